@@ -1,0 +1,62 @@
+# Every target sets up what it needs; `make help` lists them.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint format bench clean
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+OUT ?= runs/demo
+export OMP_NUM_THREADS ?= 1
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## virtual environment with the tested versions; a second call does nothing
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later found; name one: make setup PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version) (a few minutes, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps elegantrl
+	@touch $@
+	@echo "Ready: $(VENV)"
+
+demo: setup ## build the built-in market, check it, compute features, draw it
+	@mkdir -p $(OUT)
+	$(BIN)/python -m market synth --out $(OUT)/market.parquet
+	$(BIN)/python -m market check $(OUT)/market.parquet
+	$(BIN)/python -m market features $(OUT)/market.parquet --out $(OUT)/features.parquet
+	$(BIN)/python -m market oracle $(OUT)/market.parquet
+	$(BIN)/python -m market plot $(OUT)/market.parquet --out $(OUT)/market.html
+	@echo
+	@echo "Made in $(OUT): market.parquet (bars), features.parquet (what agents will see), market.html (open it in a browser)."
+	@echo "Next, with bars of your own (CSV or Parquet):"
+	@echo "  $(BIN)/python -m market check YOUR_BARS.csv"
+	@echo "  $(BIN)/python -m market plot YOUR_BARS.csv --out yours.html"
+
+test: setup lint ## lint, types and the test suite
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
+
+test-slow: setup ## the tests that take longer
+	$(BIN)/python -m pytest -m slow
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## run every benchmark and write its tables into the README (BENCH=--quick for a short run)
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks $(BENCH)
+
+clean: ## remove what was built and run; the virtual environment too
+	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache
