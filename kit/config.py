@@ -87,13 +87,20 @@ def describe(cls: type, prefix: str = "") -> Iterator[str]:
     """One line per key: `key: type = default  help`, for `--help`."""
     for field in dataclasses.fields(cls):
         kind = typing.get_type_hints(cls)[field.name]
-        key = f"{prefix}{field.name}"
-        if dataclasses.is_dataclass(kind):
+        key, default = f"{prefix}{field.name}", _default_of(field)
+        options = [a for a in typing.get_args(kind) if dataclasses.is_dataclass(a)]
+        if dataclasses.is_dataclass(kind) and not hasattr(kind, "from_config"):
             yield from describe(typing.cast(type, kind), f"{key}.")
-            continue
-        default = _default_of(field)
-        shown = "(required)" if default is dataclasses.MISSING else f"= {_show(to_dict(default))}"
-        yield f"{key}: {_name(kind)} {shown}  {field.metadata.get('help', '')}".rstrip()
+        elif len(options) > 1:  # told apart by their `kind`
+            for option in options:
+                chosen = typing.get_args(typing.get_type_hints(option)["kind"])[0]
+                yield f"{key}.kind: {chosen}  {(option.__doc__ or '').strip().splitlines()[0]}"
+                yield from (
+                    f"  {line}" for line in describe(typing.cast(type, option), f"{key}.") if f"{key}.kind:" not in line
+                )
+        else:
+            shown = "(required)" if default is dataclasses.MISSING else f"= {_show_default(default)}"
+            yield f"{key}: {_name(kind)} {shown}  {field.metadata.get('help', '')}".rstrip()
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -109,6 +116,9 @@ class _StrictLoader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: str(node.value))  # dates stay text
 
 
 def read_yaml(file: str | Path) -> dict[str, Any]:
@@ -309,6 +319,12 @@ def _name(kind: Any) -> str:
 
 def _example(kind: Any) -> str:
     return {float: "0.5", int: "7", str: "abc", bool: "true", Path: "bars.parquet"}.get(kind, "...")
+
+
+def _show_default(value: Any) -> str:
+    if value is None or isinstance(value, bool):  # as YAML writes them
+        return {None: "null", True: "true", False: "false"}[value]
+    return _show(to_dict(value))
 
 
 def _show(value: Any) -> str:
