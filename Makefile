@@ -55,7 +55,8 @@ format: setup ## rewrite the code in the house style
 	$(BIN)/ruff format .
 
 bench: setup ## run every benchmark and write its tables into the README (BENCH=--quick for a short run)
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps finrl
 	$(BIN)/python -m benchmarks $(BENCH)
 
 clean: ## remove what was built and run; the virtual environment too

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from kit.errors import UserError
 
@@ -17,6 +18,17 @@ class Command(argparse.ArgumentParser):
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         options.setdefault("allow_abbrev", False)
         super().__init__(*arguments, **options)  # type: ignore[arg-type]
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Settings, key=value, may stand before, between and after options; argparse takes only the first."""
+        options, rest = self.parse_known_args(args, namespace)
+        takes_settings = hasattr(options, "settings")
+        for word in rest:
+            if not takes_settings or "=" not in word or word.startswith("-"):
+                self.error(f"unknown argument {word!r}")
+        if takes_settings:
+            options.settings = [*options.settings, *rest]
+        return options
 
     def error(self, message: str) -> NoReturn:
         choice = re.match(r"argument (\S+): invalid choice: '([^']*)' \(choose from (.*)\)", message)

@@ -75,6 +75,8 @@ class AlpacaSource:
         if not self.symbols or odd or twins:
             what = f"{odd[0]!r} is no symbol" if odd else f"{twins[0]} comes twice" if twins else "is empty"
             raise ValueError(f"symbols: {what}; write e.g. [AAPL, MSFT]")
+        if len(set(self.observed)) < len(self.observed):
+            raise ValueError("observed: a column comes twice")
         if parse_moment(self.end) <= parse_moment(self.start):
             raise ValueError(f"end = {self.end} must come after start = {self.start}")
         if self.url is not None and (
@@ -113,10 +115,10 @@ class AlpacaSource:
     def _settled(self, rows: Rows, now: np.datetime64) -> Rows:
         """Without bars that are still growing, and without those outside the wanted hours."""
         late = self.known_late(rows.times)
-        keep = (rows.times + STANDS_AFTER[self.bar] if late is None else late) <= now
+        keep: np.ndarray = (rows.times + STANDS_AFTER[self.bar] if late is None else late) <= now
         if self.asset_class == "stocks" and self.bar != "day" and self.hours == "regular":
             local = pd.DatetimeIndex(rows.times).tz_localize("UTC").tz_convert(NEW_YORK)
-            minute = np.asarray(local.hour * 60 + local.minute)
+            minute = np.asarray(local.hour * 60 + local.minute)  # of the day there
             keep &= (minute + SIZES[self.bar] // np.timedelta64(1, "m") > OPENS) & (minute < CLOSES)
         return rows.where(keep)
 

@@ -554,6 +554,7 @@ def test_keys_show_nowhere(server, source_at, tmp_path, caplog, reply):
         ({"symbols": ["AAPL,MSFT"]}, "symbols: 'AAPL,MSFT' is no symbol"),
         ({"symbols": ["AAPL", "AAPL"]}, "symbols: AAPL comes twice"),
         ({"url": "http://127.0.0.1:8000/v2"}, "expected http(s)://HOST, without a path"),
+        ({"observed": ["vwap", "vwap"]}, "observed: a column comes twice"),
         ({"url": "127.0.0.1"}, "expected http(s)://HOST, without a path"),
         ({"feed": "sipp"}, "expected one of iex, sip, otc; did you mean sip?"),
         ({"timeout_s": 0}, "must be above 0"),
