@@ -19,22 +19,22 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later found; name one: make setup PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo "Setting up $(VENV) with $$($(PYTHON) --version) (a few minutes, once)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --upgrade pip
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps elegantrl
+	@$(BIN)/python -m pip install -qq --upgrade pip
+	@$(BIN)/python -m pip install -qq --constraint constraints.txt torch
+	@$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m pip install -qq --constraint constraints.txt --no-deps elegantrl
 	@touch $@
 	@echo "Ready: $(VENV)"
 
 demo: setup ## build the built-in market, check it, compute features, draw it
 	@mkdir -p $(OUT)
 	$(BIN)/python -m market synth --out $(OUT)/market.parquet
-	$(BIN)/python -m market check $(OUT)/market.parquet
+	$(BIN)/python -m market check $(OUT)/market.parquet --json $(OUT)/quality.json
 	$(BIN)/python -m market features $(OUT)/market.parquet --out $(OUT)/features.parquet
 	$(BIN)/python -m market oracle $(OUT)/market.parquet
 	$(BIN)/python -m market plot $(OUT)/market.parquet --out $(OUT)/market.html
 	@echo
-	@echo "Made in $(OUT): market.parquet (bars), features.parquet (what agents will see), market.html (open it in a browser)."
+	@echo "Made in $(OUT): market.parquet (bars), quality.json, features.parquet (what agents will see), market.html (open it in a browser)."
 	@echo "Next, with bars of your own (CSV or Parquet):"
 	@echo "  $(BIN)/python -m market check YOUR_BARS.csv"
 	@echo "  $(BIN)/python -m market plot YOUR_BARS.csv --out yours.html"
@@ -54,10 +54,14 @@ format: setup ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## run every benchmark and write its tables into the README (BENCH=--quick for a short run)
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps finrl
+bench: $(VENV)/.bench ## run every benchmark and write its tables into the README (BENCH=--quick for a short run)
 	$(BIN)/python -m benchmarks $(BENCH)
+# ElegantRL and FinRL go last: pip would complain of what they ask for and do not need.
+$(VENV)/.bench: $(STAMP)
+	@$(BIN)/python -m pip uninstall -qq --yes elegantrl
+	@$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev,bench]'
+	@$(BIN)/python -m pip install -qq --constraint constraints.txt --no-deps elegantrl finrl
+	@touch $@
 
 clean: ## remove what was built and run; the virtual environment too
 	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

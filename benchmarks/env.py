@@ -111,7 +111,7 @@ def beside_peers(result: Result, rounds: int, budget: float, compiled: bool) -> 
         print("FinRL is not installed (extra `bench`): its arms are left out")
     result.add("default-4096", "steps/s", interleave(arms, rounds))
     flat = {
-        "podracer": rate(FlatEnv(TradingEnv(market, num_envs=4096)), budget),
+        "podracer": rate(FlatEnv(market, num_envs=4096), budget),
         "elegantrl-vec-repaired": peer_rate(vectorised, ASSETS, budget, 4096, tensor=True),
     }
     result.add("flat-4096", "steps/s", interleave(flat, rounds))
@@ -179,9 +179,9 @@ def memory(result: Result, rounds: int, budget: float) -> None:
     env.reset()
     with torch.no_grad(), _Traffic() as traffic:
         env.step(action)
-    looked_up = 4 + 2  # fill, hold, impact, two masks; the last a spare for flat costs when there are any
-    looked_up = sum(t is not None for t in (env.market.fill, env.market.hold, env.market.impact,
-                                            env.market.open_now, env.market.fills_next, env.market.extra))
+    market = env.market
+    rows = (market.fill, market.hold, market.drift, market.impact, market.open_now, market.extra)
+    looked_up = sum(row is not None for row in rows)
     width = ASSETS + 1
     compulsory = 4 * (width * (looked_up + 4) + env.state_dim + 8)  # rows, action, old, final and new weights
     steps = interleave({"steps": rate(env, budget)}, rounds)["steps"]

@@ -87,7 +87,9 @@ class AlpacaSource:
     def read(self, clock: Clock = SYSTEM) -> Bars:
         now = np.datetime64(round(clock.now() * 1e6), "us").astype("datetime64[ns]")
         if parse_moment(self.end) > now:
-            raise UserError(f"end = {self.end}: lies in the future; expected {_iso(now)} or before")
+            raise UserError(
+                f"end = {self.end}: lies in the future; expected {_iso(now.astype('datetime64[m]'))} or before"
+            )
         download = _Download(self, now, clock)
         chunks = _chunks(parse_moment(self.start), parse_moment(self.end), CHUNK_MONTHS[self.bar])
         with tqdm(
@@ -115,7 +117,8 @@ class AlpacaSource:
     def _settled(self, rows: Rows, now: np.datetime64) -> Rows:
         """Without bars that are still growing, and without those outside the wanted hours."""
         late = self.known_late(rows.times)
-        keep: np.ndarray = (rows.times + STANDS_AFTER[self.bar] if late is None else late) <= now
+        stands = rows.times + STANDS_AFTER[self.bar] if late is None else late
+        keep = np.asarray(stands <= now)
         if self.asset_class == "stocks" and self.bar != "day" and self.hours == "regular":
             local = pd.DatetimeIndex(rows.times).tz_localize("UTC").tz_convert(NEW_YORK)
             minute = np.asarray(local.hour * 60 + local.minute)  # of the day there
