@@ -149,11 +149,11 @@ def sizes(result: Result, rounds: int, budget: float, quick: bool) -> None:
     result.add("assets, N=4096", "steps/s", interleave(arms, rounds))
 
 
-class _Traffic(TorchDispatchMode):
+class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes that tensor operations read and write; views move nothing."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0
         self.operations = 0
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kit.files import write_json
 
@@ -115,21 +115,33 @@ class Spent(NamedTuple):
     megabytes: float  # the peak above what the process held before the work began
 
 
-def in_child(work: Callable[..., object], *given: object) -> Spent:
-    """Run `work` in a fresh process, so that its memory is its own; imports are not counted."""
+def in_child(prepare: Callable[[str], Any], work: Callable[[Any], object], given: str) -> Spent:
+    """Run `work(prepare(given))` in a fresh process, so that its memory is its own; only `work` is counted."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_spend, (work, *given))
+        return pool.apply(_spend, (prepare, work, given))
 
 
-def _spend(work: Callable[..., object], *given: object) -> Spent:
-    before = _peak_megabytes()
-    taken = seconds(lambda: work(*given))
-    return Spent(taken, _peak_megabytes() - before)
+def _spend(prepare: Callable[[str], Any], work: Callable[[Any], object], given: str) -> Spent:
+    ready = prepare(given)
+    before, _ = _memory()
+    start = time.perf_counter()
+    made = work(ready)
+    taken = time.perf_counter() - start
+    _, peak = _memory()
+    del made
+    return Spent(taken, peak - before)
 
 
-def _peak_megabytes() -> float:
-    unit = 1e6 if sys.platform == "darwin" else 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+def _memory() -> tuple[float, float]:
+    """Megabytes held now, and their peak, which is reset where the system can (Linux)."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+        return peak, peak
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    held, peak = (float(lines[name].split()[0]) / 1e3 for name in ("VmRSS", "VmHWM"))
+    Path("/proc/self/clear_refs").write_text("5")
+    return held, peak
 
 
 def arguments(description: str) -> argparse.Namespace:

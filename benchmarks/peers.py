@@ -35,9 +35,7 @@ def elegantrl_vec_repaired(prices: np.ndarray, indicators: np.ndarray, num_envs:
     exec(mended, vars(module), namespace)
     stock = module.StockTradingVecEnv
     repaired = type("RepairedVecEnv", (stock,), {"step": namespace["step"]})
-    return _with_data(repaired, prices, indicators)(
-        num_envs=num_envs, beg_idx=0, end_idx=len(prices), gpu_id=-1
-    )
+    return _with_data(repaired, prices, indicators)(num_envs=num_envs, beg_idx=0, end_idx=len(prices), gpu_id=-1)
 
 
 def finrl_pandas(prices: np.ndarray, indicators: np.ndarray) -> Any:

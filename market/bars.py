@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,8 @@ class Bars(Protocol):
     codes: np.ndarray  # [R] int32, the row's position in `symbols`
     times: np.ndarray  # [R] datetime64[ns], UTC: the label, that is the start, of the bar; NaT if unreadable
     names: tuple[str, ...]  # open, high, low, close, volume (those present), then observed columns
+    notes: Sequence[str] = ()  # what the report should say of how they were read
+    session_close: str | None = None  # when daily bars are complete, where it is not the usual close
 
     def column(self, name: str) -> np.ndarray:
         """[R] float64; NaN where empty. Text that is no number raises UserError with row and column."""

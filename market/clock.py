@@ -47,8 +47,11 @@ def bar_closes(times: np.ndarray, bar: np.timedelta64, session_close: str | None
     Intraday bars close one bar after their label. Daily and longer ones close with the session of
     their last day, `session_close` (default: 16:00 in New York), or at midnight round the clock.
     """
-    if bar < DAY or (session_close is None and round_the_clock(times)):
+    if bar < DAY:
         return times + bar
+    if session_close is None and round_the_clock(times):
+        steps = np.append(np.diff(times), bar)  # labels at a local midnight are 23 or 25 hours apart twice a year
+        return times + np.where(abs(steps - bar) <= np.timedelta64(1, "h"), steps, bar)
     clock, zone = parse_session_close(session_close or US_CLOSE)
     labels = pd.DatetimeIndex(times)
     dated = labels.tz_localize("UTC").tz_convert(zone).tz_localize(None)

@@ -33,7 +33,7 @@ class DataConfig:
     start: str | None = setting(None, help="the first time, UTC unless it names a zone")
     end: str | None = setting(None, help="the time at which to stop")
     bars_per_year: float | None = setting(None, above=0, help="(default: told from the times)")
-    session_close: str | None = setting(None, help="of daily bars (default: 16:00 America/New_York)")
+    session_close: str | None = setting(None, help="of daily bars (default: the source's, or 16:00 America/New_York)")
 
     def __post_init__(self) -> None:
         for text in (self.start, self.end):
@@ -46,7 +46,7 @@ class DataConfig:
 def load(config: DataConfig) -> tuple[Panel, Report]:
     """Read, check and align. Faults are refused, repaired or reported, as `config.quality` says."""
     bars = config.source.read()
-    report = Report(bars.origin, config.quality, notes=list(getattr(bars, "notes", ())))
+    report = Report(bars.origin, config.quality, notes=list(bars.notes))
     names = check_columns(bars, report)
     start, end = (None if text is None else parse_moment(text) for text in (config.start, config.end))
     grid = lay_out(bars, config.symbols, start, end)
@@ -57,7 +57,7 @@ def load(config: DataConfig) -> tuple[Panel, Report]:
     _fill_missing_columns(columns)
     check_cells(grid, columns, report)
     check_series(grid, columns, report)
-    panel = to_panel(grid, columns, config.bars_per_year, config.session_close)
+    panel = to_panel(grid, columns, config.bars_per_year, config.session_close or bars.session_close)
     observed = _observed_beside_bars(bars, grid, panel.closes)
     for file in config.observed:
         for name, column in _observed_in_file(file, panel, report).items():

@@ -49,7 +49,7 @@ class SynthSource:
         return SynthBars(self)
 
 
-class SynthBars:
+class SynthBars(Bars):
     """The rows of the market's file, time-major: what `write` puts into it."""
 
     names: tuple[str, ...] = (*FIELDS, SIGNAL)

@@ -126,7 +126,7 @@ class AlpacaSource:
         return rows.where(keep)
 
 
-class AlpacaBars:
+class AlpacaBars(Bars):
     """Downloaded bars, symbol after symbol."""
 
     def __init__(self, source: AlpacaSource, parts: Sequence[Rows]) -> None:
@@ -136,6 +136,7 @@ class AlpacaBars:
         self.codes = np.repeat(np.arange(len(parts), dtype=np.int32), [len(rows) for rows in parts])
         self.times = np.concatenate([rows.times for rows in parts])
         self.names = (*FIELDS, *source.observed)
+        self.session_close = LAST_TRADES if (source.bar, source.asset_class) == ("day", "stocks") else None
         self._columns = {name: np.concatenate([rows.columns[name] for rows in parts]) for name in self.names}
 
     def column(self, name: str) -> np.ndarray:  # [R]

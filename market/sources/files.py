@@ -68,7 +68,7 @@ class FileSource:
         return WideBars(table, layout, self) if layout.wide else LongBars(table, layout, self, symbol)
 
 
-class FileBars:
+class FileBars(Bars):
     """What long and wide files share: the Bars of one file, columns read when asked for."""
 
     symbols: tuple[str, ...]
@@ -79,7 +79,7 @@ class FileBars:
         self._table, self._layout, self._source = table, layout, source
         self.origin = str(table.path)
         self.names = (*(name for name in FIELDS if name in layout.columns), *layout.observed)
-        self.notes = [f"ignored columns: {', '.join(layout.ignored)}"] if layout.ignored else []
+        self.notes: list[str] = [f"ignored columns: {', '.join(layout.ignored)}"] if layout.ignored else []
         if "adj_close" in layout.columns:
             if source.adjust:
                 self.notes = ["open, high, low and close are scaled by Adj Close / Close"]
@@ -192,7 +192,7 @@ class WideBars(FileBars):
         return out[self._present]
 
 
-class FolderBars:
+class FolderBars(Bars):
     """Several files, one after the other."""
 
     def __init__(self, folder: Path, parts: list[FileBars]) -> None:

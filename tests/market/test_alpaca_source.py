@@ -112,6 +112,21 @@ def test_the_end_is_not_part_of_the_span(server, source_at):
     assert bars.times.astype("datetime64[h]").astype(str).tolist() == ["2023-05-30T04", "2023-05-31T04"]
 
 
+def test_bars_outside_the_span_are_dropped_even_when_they_come(server, source_at):
+    server.faults = [Reply(body=json.dumps({"bars": {"AAPL": server.bars["AAPL"][:5]}, "next_page_token": None}))]
+    bars = source_at(start="2015-06-02T04:00", end="2015-06-04T04:00").read(FakeClock())
+    assert closes_of(bars, "AAPL") == [100.5, 101.0]
+
+
+def test_a_proxy_in_the_environment_gets_no_keys(server, source_at, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    clock = FakeClock()
+    assert len(source_at().read(clock).times) == 2088
+    assert clock.slept == []
+
+
 def test_rows_point_at_symbol_and_time(source_at):
     assert source_at().read(FakeClock()).row_name(1) == "Alpaca stocks (iex), bar of AAPL at 2015-06-02T04:00Z"
 
@@ -132,12 +147,14 @@ def test_bars_without_count_and_vwap_are_read_as_empty(server, source_at):
         assert np.isnan(bars.column(name)[1:]).all()
 
 
-def test_a_days_vwap_is_known_only_after_the_late_session(server, source_at):
-    """It counts trades until 20:00 in New York, so that at 16:00 only that of the day before is known."""
+def test_a_day_is_known_after_the_late_session(server, source_at):
+    """Its volume and vwap count trades until 20:00 in New York: that is when its bar closes."""
     source = source_at(start="2023-05-01", end="2023-05-06", observed=["vwap"])
-    bars = source.read(FakeClock())
-    assert str(bars.known_at("vwap")[0]) == "2023-05-02T00:00:00.000000000"
     panel, _ = data.load(DataConfig(source=source))
+    assert str(panel.closes[0]) == "2023-05-02T00:00:00.000000000"
+    np.testing.assert_array_equal(panel.observed["vwap"].values[:, 0], panel.close[:, 0] - 0.125)
+    panel, _ = data.load(DataConfig(source=source, session_close="16:00 America/New_York"))
+    assert str(panel.closes[0]) == "2023-05-01T20:00:00.000000000"
     assert np.isnan(panel.observed["vwap"].values[0, 0])
     np.testing.assert_array_equal(panel.observed["vwap"].values[1:, 0], panel.close[:-1, 0] - 0.125)
 
@@ -480,6 +497,13 @@ def test_no_minute_sees_more_calls_than_the_budget(pauses):
     assert inside.max() <= 200
 
 
+def test_a_long_download_keeps_to_the_budget(server, source_at):
+    server.page, clock = 100, FakeClock()
+    source_at().read(clock)
+    assert len(server.asked) == 12 + 9
+    assert clock.slept == [pytest.approx(1 / 3)]
+
+
 def test_calls_within_the_budget_do_not_wait():
     clock = FakeClock()
     budget = RateBudget(clock)
@@ -582,12 +606,12 @@ def test_a_file_with_plain_dates_configures_it(tmp_path):
     assert build(AlpacaSource, to_dict(source)) == source
 
 
-def test_bars_become_a_panel_whose_days_close_at_four(source_at):
+def test_bars_become_a_panel_whose_days_close_with_the_late_session(source_at):
     panel, report = data.load(DataConfig(source=source_at(symbols=["AAPL", "MSFT"])))
     assert panel.symbols == ("AAPL", "MSFT")
     assert panel.bars_per_year == 252
     new_york = pd.DatetimeIndex(panel.closes).tz_localize("UTC").tz_convert("America/New_York")
-    assert set(new_york.strftime("%H:%M")) == {"16:00"}
+    assert set(new_york.strftime("%H:%M")) == {"20:00"}
     assert (new_york.normalize() == pd.DatetimeIndex(panel.times).tz_localize("UTC").tz_convert(new_york.tz)).all()
     assert report.coverage[1].listed_late
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,3 +98,11 @@ def test_closes_increase_and_never_precede_their_label(start: int, count: int, s
 def test_a_session_close_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a time and a zone; write e.g. '16:00 America/New_York'"):
         parse_session_close(text)
+
+
+def test_a_day_round_the_clock_ends_where_the_next_begins_when_the_clocks_change():
+    local = pd.date_range("2024-02-20", "2024-11-20", freq="D", tz="America/Chicago")
+    times = local.tz_convert("UTC").tz_localize(None).to_numpy().astype("datetime64[ns]")
+    closes = bar_closes(times, DAY)
+    assert (closes[:-1] == times[1:]).all()
+    assert set(np.unique(np.diff(times)) / np.timedelta64(1, "h")) == {23.0, 24.0, 25.0}
