@@ -54,7 +54,7 @@ def render(readme: Path) -> None:
             return match[0]
         result = load(file)
         command = f"`python -m benchmarks {match[2]}`"
-        return f"{match[1]}{result.table()}\n\n{command}; {result.machine}; commit {result.commit}\n{match[3]}"
+        return f"{match[1]}{result.brief()}\n\n{command}; {result.machine}; commit {result.commit}\n{match[3]}"
 
     write_text(readme, MARKED.sub(table, readme.read_text()))
 

@@ -80,6 +80,24 @@ class Result:
             lines.append(f"| {ratio.case} | {ratio.of} / {ratio.to} | {values} |")
         return "\n".join(lines)
 
+    def brief(self) -> str:
+        """A Markdown table of one line a comparison, for the README."""
+        found = {(row.case, row.arm): row for row in self.rows}
+        compared = {(ratio.case, ratio.of) for ratio in self.ratios} | {(ratio.case, ratio.to) for ratio in self.ratios}
+        lines = ["| case | | beside | | ratio (lowest to highest) |", "|---|---:|---|---:|---:|"]
+        for row in self.rows:
+            if (row.case, row.arm) not in compared:
+                lines.append(f"| {row.case} | {row.arm} {number(row.value)} {row.unit} | | | |")
+            for ratio in self.ratios:
+                if (ratio.case, ratio.of) == (row.case, row.arm):
+                    other = found[ratio.case, ratio.to]
+                    spread = f"{ratio.median:.3g} ({ratio.min:.3g} to {ratio.max:.3g})"
+                    lines.append(
+                        f"| {row.case} | {row.arm} {number(row.value)} {row.unit} "
+                        f"| {other.arm} | {number(other.value)} {other.unit} | {spread} |"
+                    )
+        return "\n".join(lines)
+
     def finish(self, file: Path | None) -> None:
         print(f"{self.benchmark} on {self.machine}, commit {self.commit}\n\n{self.table()}\n", flush=True)
         if file:
