@@ -1,0 +1,140 @@
+"""N portfolios stepping through one market at once: allocate, transition, reward, reset by mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from envs.allocation import approach, target
+from envs.backtest import backtest
+from envs.config import EnvConfig
+from envs.market import MarketTensors
+from envs.policy import equal_weight, portfolio_columns, portfolio_width
+from envs.rewards import SharpeMemory, no_memory, reward
+from envs.transition import Costs, State, cash_only, transition
+
+
+class Account(NamedTuple):
+    """Everything an environment remembers between steps."""
+
+    state: State
+    age: torch.Tensor  # [N] int64, bars since the episode began
+    sharpe: SharpeMemory | None
+
+
+class Step(NamedTuple):
+    """What one step made, before the observation is put together."""
+
+    account: Account
+    reward: torch.Tensor  # [N]
+    terminated: torch.Tensor  # [N] bool: ruined
+    truncated: torch.Tensor  # [N] bool: the episode's length is over
+    final: State  # the state that the step led to, before any reset
+    growth: torch.Tensor  # [N] log growth
+    costs: Costs
+
+
+class TradingEnv:
+    """A vectorised environment in the shape that ElegantRL's agents expect.
+
+    An observation is compact: [bar, weights with cash, drawdown]; networks look the market up. Every
+    environment starts in cash at a random bar of `span`, or at its first bar when `random_start` is
+    off, and after `episode` bars is truncated and starts anew. One generator, seeded, makes every
+    draw, so that the same seed gives the same run on the same device.
+    """
+
+    def __init__(
+        self,
+        market: MarketTensors,
+        config: EnvConfig | None = None,
+        num_envs: int = 1024,
+        span: slice | None = None,
+        seed: int = 0,
+        random_start: bool = True,
+        compile: bool = False,
+    ) -> None:
+        self.market, self.config, self.num_envs = market, config or EnvConfig(), num_envs
+        self.first, self.stop, _ = (span or slice(None)).indices(len(market) - 1)
+        self.episode = min(self.config.episode, self.stop - self.first)
+        assert self.episode >= 1, f"the span {span} holds no decision of {len(market)} bars"
+        self.random_start = random_start
+        self.action_dim = market.assets + 1
+        self.state_dim = 1 + portfolio_width(market)
+        self.device = market.device
+        self.generator = torch.Generator(device=market.device).manual_seed(seed)
+        self.equal_weight: torch.Tensor | None = None
+        if self.config.reward.excess:
+            self.equal_weight = equal_weight_growth(market)
+        advance: Callable[..., Step] = self.advance
+        self._run = torch.compile(advance, fullgraph=True, dynamic=False) if compile else advance
+        self.account = self._begin()
+
+    def reset(self) -> torch.Tensor:
+        """Start every environment anew: the first observation [N, S]."""
+        self.account = self._begin()
+        return self.observe(self.account.state)
+
+    def step(self, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]:
+        """action [N, A+1] in [-1, 1] -> observation [N, S], reward [N], done [N], info.
+
+        `info` says why an episode ended (`terminated`, `truncated`), and holds the state that the step
+        led to before any reset (`final`; `observe` turns it into an observation), growth and costs.
+        """
+        made = self._run(self.account, action, self.draw())
+        self.account = made.account
+        done = made.terminated | made.truncated
+        return self.observe(made.account.state), made.reward, done, made._asdict()
+
+    def observe(self, state: State) -> torch.Tensor:
+        """[N, S] a state as one float tensor, the bar first."""
+        bar = state.bar.to(state.weights.dtype).unsqueeze(1)
+        return torch.cat([bar, *portfolio_columns(self.market, state)], dim=1)
+
+    def draw(self) -> torch.Tensor:
+        """[N] int64 bars where the next episodes start, drawn whether or not they are needed."""
+        shape = (self.num_envs,)
+        if not self.random_start:
+            return torch.full(shape, self.first, device=self.device)
+        last = self.stop - self.episode + 1
+        return torch.randint(self.first, last, shape, generator=self.generator, device=self.device)
+
+    def _begin(self) -> Account:
+        state = cash_only(self.market, self.draw())
+        memory = no_memory(self.num_envs, state.wealth) if self.config.reward.differential_sharpe else None
+        return Account(state, torch.zeros_like(state.bar), memory)
+
+    def advance(self, account: Account, action: torch.Tensor, starts: torch.Tensor) -> Step:
+        market, before = self.market, account.state
+        wanted = target(market, before.bar, before.weights, before.wealth, action)
+        orders = approach(before.weights, wanted, market.trading.allocation)
+        after, growth, costs = transition(market, before, orders)
+        standard = None if self.equal_weight is None else self.equal_weight.index_select(0, before.bar)
+        gain, memory = reward(self.config.reward, before, after, growth, costs, standard, account.sharpe)
+        age = account.age + 1
+        terminated = after.wealth <= self.config.ruin
+        truncated = (age >= self.episode) > terminated
+        done = terminated | truncated
+        begun = Account(_restart(after, done, starts), age.masked_fill(done, 0), _forget(memory, done))
+        return Step(begun, gain, terminated, truncated, after, growth, costs)
+
+
+def _restart(state: State, done: torch.Tensor, starts: torch.Tensor) -> State:  # [N] bool, [N] int64
+    """The states, with those that are done put back to cash at a new bar, cut from their history."""
+    ended = done.to(state.weights.dtype)
+    weights = torch.addcmul(state.weights, state.weights, ended.unsqueeze(1), value=-1.0)
+    weights[:, -1] += ended
+    bar = torch.where(done, starts, state.bar)
+    return State(bar, weights, state.wealth.masked_fill(done, 1.0), state.peak.masked_fill(done, 1.0))
+
+
+def equal_weight_growth(market: MarketTensors) -> torch.Tensor:
+    """[T] log growth of the zero action through the whole market, costs included; 0 at the last bar."""
+    track = backtest([equal_weight], market)[0]
+    growth = torch.as_tensor(track.returns, dtype=torch.float64).log1p()
+    return torch.cat([growth, growth.new_zeros(1)]).to(market.device, market.dtype)
+
+
+def _forget(memory: SharpeMemory | None, done: torch.Tensor) -> SharpeMemory | None:
+    return None if memory is None else SharpeMemory(*(moment.masked_fill(done, 0.0) for moment in memory))
