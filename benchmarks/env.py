@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import peers
 from benchmarks.harness import Result, arguments, interleave
-from envs.config import AllocationConfig, CostConfig, EnvConfig, TradingConfig
+from envs.config import AllocationConfig, CostConfig, TradingConfig
 from envs.flat import FlatEnv
 from envs.market import MarketTensors
 from envs.trading import TradingEnv
@@ -119,22 +119,22 @@ def beside_peers(result: Result, rounds: int, budget: float, compiled: bool) -> 
 
 def what_features_cost(result: Result, rounds: int, budget: float) -> None:
     """The default against itself with one feature switched off."""
-    base = EnvConfig()
+    base = TradingConfig()
     free = CostConfig(commission_bp=0, half_spread_bp=0, impact=0, no_volume_bp=0)
     variants: dict[str, tuple[TradingConfig, bool, bool]] = {
-        "default": (base.trading, True, True),
-        "without tradable mask": (base.trading, False, True),
-        "without impact": (replace(base.trading, costs=replace(base.trading.costs, impact=0)), True, True),
-        "without any cost": (replace(base.trading, costs=free), True, True),
-        "without random start": (base.trading, True, False),
-        "fill at close": (replace(base.trading, fill="close"), True, True),
-        "tilt": (replace(base.trading, allocation=AllocationConfig("tilt")), True, True),
-        "long_short": (replace(base.trading, allocation=AllocationConfig("long_short")), True, True),
-        "shares": (replace(base.trading, allocation=AllocationConfig("shares")), True, True),
+        "default": (base, True, True),
+        "without tradable mask": (base, False, True),
+        "without impact": (replace(base, costs=replace(base.costs, impact=0)), True, True),
+        "without any cost": (replace(base, costs=free), True, True),
+        "without random start": (base, True, False),
+        "fill at close": (replace(base, fill="close"), True, True),
+        "tilt": (replace(base, allocation=AllocationConfig("tilt")), True, True),
+        "long_short": (replace(base, allocation=AllocationConfig("long_short")), True, True),
+        "shares": (replace(base, allocation=AllocationConfig("shares")), True, True),
     }
     arms = {}
     for name, (trading, gaps, random_start) in variants.items():
-        env = TradingEnv(tensors(trading, gaps=gaps), replace(base, trading=trading), 4096, random_start=random_start)
+        env = TradingEnv(tensors(trading, gaps=gaps), num_envs=4096, random_start=random_start)
         arms[name] = rate(env, budget)
     result.add("features-4096", "steps/s", interleave(arms, rounds))
 
@@ -180,8 +180,7 @@ def memory(result: Result, rounds: int, budget: float) -> None:
     with torch.no_grad(), _Traffic() as traffic:
         env.step(action)
     market = env.market
-    rows = (market.fill, market.hold, market.drift, market.impact, market.open_now, market.extra)
-    looked_up = sum(row is not None for row in rows)
+    looked_up = len(market.table) + (market.open_now is not None) + (market.extra is not None)
     width = ASSETS + 1
     compulsory = 4 * (width * (looked_up + 4) + env.state_dim + 8)  # rows, action, old, final and new weights
     steps = interleave({"steps": rate(env, budget)}, rounds)["steps"]

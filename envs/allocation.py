@@ -56,8 +56,7 @@ def tilt(
     """Equal weight plus a tilt, projected on the simplex, times what is not cash."""
     assets = action[:, :-1]
     available = torch.ones_like(assets) if open_now is None else open_now[:, :-1]
-    count = available.sum(1, keepdim=True).clamp_min(1.0)
-    odds = project(available / count + strength * assets, available)
+    odds = project(strength * assets, available)  # adding equal weight to every point would change nothing
     odds = torch.cat([odds, torch.zeros_like(odds[:, :1])], dim=1)
     return _spread(odds, weights, open_now, action[:, -1].relu(), ones)
 
@@ -111,8 +110,9 @@ def _spread(
         return wanted
     odds = odds * open_now
     total = odds @ ones
-    free = weights[:, -1] + (weights * open_now) @ ones  # what is not stuck
+    loose = weights * open_now
+    free = weights[:, -1] + loose @ ones  # what is not stuck
     unit = torch.addcmul(free, free, cash, value=-1.0) / total.clamp_min(1e-12)
-    wanted = torch.lerp(weights, odds * unit.unsqueeze(1), open_now)
+    wanted = torch.addcmul(weights - loose, odds, unit.unsqueeze(1))
     wanted[:, -1] = torch.addcmul(free, unit, total, value=-1.0)
     return wanted

@@ -65,9 +65,8 @@ class RewardConfig:
 
 @dataclass(frozen=True)
 class EnvConfig:
-    """One environment: how it trades, what it rewards, and how long an episode is."""
+    """What an environment rewards, and how long an episode is; how it trades is its market's."""
 
-    trading: TradingConfig = setting(TradingConfig())
     reward: RewardConfig = setting(RewardConfig())
     episode: int = setting(252, low=1, help="bars per episode; then it is truncated, not terminated")
     ruin: float = setting(

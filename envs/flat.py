@@ -21,7 +21,7 @@ class FlatView:
 
     def __init__(self, market: MarketTensors) -> None:
         features = market.features.flatten(1)
-        open_now = torch.ones_like(market.fill) if market.open_now is None else market.open_now
+        open_now = torch.ones_like(market.table[0]) if market.open_now is None else market.open_now
         self.portfolio = portfolio_width(market)
         room = features.new_zeros(len(market), self.portfolio)
         self.table = torch.cat([features, open_now[:, :-1], room], dim=1)  # [T, D]

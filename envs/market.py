@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +11,15 @@ import torch
 from envs.config import TradingConfig
 from market.clock import TRADING_DAYS
 from market.panel import Panel
+
+
+class Quote(NamedTuple):
+    """What orders sent at close t meet, each [N, A+1]; looked up together, which is one gather."""
+
+    fill: torch.Tensor  # fill price / close t; 0 where an order sent at t does not fill
+    hold: torch.Tensor  # close t+1 / fill price
+    drift: torch.Tensor  # close t+1 / close t
+    impact: torch.Tensor  # cost of a trade of all wealth, as a share of it; known at t
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,10 +31,7 @@ class MarketTensors:
 
     trading: TradingConfig
     features: torch.Tensor  # [T, A, F]
-    fill: torch.Tensor  # [T, A+1] fill price / close t; 0 where an order sent at t does not fill
-    hold: torch.Tensor  # [T, A+1] close t+1 / fill price
-    drift: torch.Tensor  # [T, A+1] close t+1 / close t
-    impact: torch.Tensor  # [T, A+1] cost of a trade of all wealth, as a share of it; known at t
+    table: torch.Tensor  # [4, T, A+1] fill, hold, drift, impact: see `Quote`
     open_now: torch.Tensor | None  # [T, A+1] 1 where orders can be sent at t; None: everywhere
     extra: torch.Tensor | None  # [T, A+1] flat cost beyond commission and spread; None: nowhere
     lot: torch.Tensor | None  # [T, A+1] one share's value over the capital; only for whole shares
@@ -62,10 +69,14 @@ class MarketTensors:
         return cls(
             trading=trading,
             features=torch.tensor(features, device=device, dtype=dtype),
-            fill=column(np.where(fills_next, fill, 0.0), 0.0),
-            hold=column(hold, 1.0),
-            drift=column(fill * hold, 1.0),
-            impact=column(impact, 0.0),
+            table=torch.stack(
+                [
+                    column(np.where(fills_next, fill, 0.0), 0.0),
+                    column(hold, 1.0),
+                    column(fill * hold, 1.0),
+                    column(impact, 0.0),
+                ]
+            ),
             open_now=None if open_now.all() else column(open_now, 0.0),
             extra=column(extra, 0.0) if extra.any() else None,
             lot=column(np.nan_to_num(panel.close, nan=1.0) / trading.capital, 1.0) if whole_shares else None,
@@ -77,19 +88,22 @@ class MarketTensors:
         )
 
     def __len__(self) -> int:
-        return len(self.fill)
+        return len(self.features)
+
+    def quote(self, bar: torch.Tensor) -> Quote:  # [N]
+        return Quote(*self.table.index_select(1, bar).unbind())
 
     @property
     def assets(self) -> int:
-        return self.fill.shape[1] - 1
+        return self.features.shape[1]
 
     @property
     def device(self) -> torch.device:
-        return self.fill.device
+        return self.table.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.fill.dtype
+        return self.table.dtype
 
     @property
     def last_decision(self) -> int:

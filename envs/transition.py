@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from envs.market import MarketTensors
+from envs.market import MarketTensors, Quote
 
 # At zero trade a square root has no derivative; this is too small to be seen beside any trade.
 _TINY = 1e-30
@@ -82,14 +82,14 @@ def transition(market: MarketTensors, state: State, weights: torch.Tensor) -> tu
     """
     costs = market.trading.costs
     long_short = market.trading.allocation.kind == "long_short"
-    fill = market.fill.index_select(0, state.bar)
+    quote = market.quote(state.bar)
     orders = weights - state.weights
     if market.lot is not None:
         share = market.lot.index_select(0, state.bar) / state.wealth.unsqueeze(1)
         counts = _settle(orders / share).trunc()
         orders = counts * share
-    trades = orders * fill
-    book = _book(market, state, trades)
+    trades = orders * quote.fill
+    book = _book(market, state, quote, trades)
     cash = state.weights[:, -1]
     at_hand = torch.add(cash, book.sold, alpha=1.0 - costs.linear) - book.sold_beyond
     needed = torch.add(book.bought_beyond, book.bought, alpha=1.0 + costs.linear)
@@ -100,8 +100,8 @@ def transition(market: MarketTensors, state: State, weights: torch.Tensor) -> tu
     else:
         rounding = 1.0 + 8.0 * torch.finfo(scale.dtype).eps  # cash for a whole share buys it
         counts = torch.minimum(counts, (counts.relu() * (scale * rounding).unsqueeze(1)).floor())
-        trades = counts * share * fill
-        book = _book(market, state, trades)
+        trades = counts * share * quote.fill
+        book = _book(market, state, quote, trades)
 
     traded = book.bought + book.sold
     beyond = book.bought_beyond + book.sold_beyond
@@ -109,15 +109,14 @@ def transition(market: MarketTensors, state: State, weights: torch.Tensor) -> tu
     if not long_short:
         left = left.clamp_min(0.0)  # rounding, never debt: buys were scaled to the cash
 
-    drift, hold = market.drift.index_select(0, state.bar), market.hold.index_select(0, state.bar)
     if market.lot is None:
-        held = torch.addcmul(state.weights * drift, trades, hold)
+        held = torch.addcmul(state.weights * quote.drift, trades, quote.hold)
     else:
-        held = _settle(state.weights / share + counts * (fill > 0)) * share * drift
+        held = _settle(state.weights / share + counts * (quote.fill > 0)) * share * quote.drift
     held[:, -1] = torch.add(left, left, alpha=market.interest)
     borrow = torch.zeros_like(left)
     if long_short:
-        short = (-held[:, :-1] / hold[:, :-1]).relu().sum(1)
+        short = (-held[:, :-1] / quote.hold[:, :-1]).relu().sum(1)
         borrow = short * (costs.borrow_rate / market.bars_per_year)
         held[:, -1] -= borrow
         ruined = held @ market.ones < _LEAST_WEALTH
@@ -152,11 +151,11 @@ class _Book(NamedTuple):
         return self.sold_impact if self.sold_flat is None else self.sold_impact + self.sold_flat
 
 
-def _book(market: MarketTensors, state: State, trades: torch.Tensor) -> _Book:  # trades [N, A+1]
+def _book(market: MarketTensors, state: State, quote: Quote, trades: torch.Tensor) -> _Book:  # trades [N, A+1]
     buys = trades.relu()
     bought = buys @ market.ones
     sold = bought - trades @ market.ones
-    impacts = market.impact.index_select(0, state.bar) * _root(trades.abs()) * trades  # of sells below 0
+    impacts = quote.impact * _root(trades.abs()) * trades  # of sells below 0
     root = state.wealth.sqrt()
     bought_impact = impacts.relu() @ market.ones * root
     sold_impact = bought_impact - impacts @ market.ones * root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from panels import price_panel, random_panel, with_arrays
 
 from envs.config import AllocationConfig, CostConfig, TradingConfig
-from envs.market import MarketTensors
+from envs.market import MarketTensors, Quote
 from market.panel import FIELDS, PRICES, Panel
 
 KINDS = ("softmax", "tilt", "long_short", "shares")
@@ -49,6 +50,19 @@ def tensors(
     features = more.pop("features", None)
     config = TradingConfig(AllocationConfig(kind, **more), costs or CostConfig(), **trading)
     return MarketTensors.build(panel, config, features, dtype=dtype)
+
+
+def looked_up(market: MarketTensors, name: str) -> torch.Tensor | None:  # [T, A+1]
+    """A field of the market by name, those of its quotes included."""
+    return market.table[Quote._fields.index(name)] if name in Quote._fields else getattr(market, name)
+
+
+def with_quotes(market: MarketTensors, **values: float) -> MarketTensors:
+    """The same market with a quote's fields, `fill` or `impact` say, set to one value everywhere."""
+    table = market.table.clone()
+    for name, value in values.items():
+        table[Quote._fields.index(name)] = value
+    return replace(market, table=table)
 
 
 def priced(close: Any, open_: Any = None, volume: float = 1000.0) -> Panel:

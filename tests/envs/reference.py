@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from envs.config import EnvConfig
+from envs.config import EnvConfig, TradingConfig
 from market.panel import Panel
 
 LEAST = 1e-6  # of a bar's wealth is left at ruin, in cash
@@ -28,8 +28,8 @@ class Outcome(NamedTuple):
 class Reference:
     """One environment. `begin` puts the capital in cash at a bar; `step` takes an action [A+1]."""
 
-    def __init__(self, panel: Panel, config: EnvConfig) -> None:
-        self.config, self.trading, self.costs = config, config.trading, config.trading.costs
+    def __init__(self, panel: Panel, trading: TradingConfig, config: EnvConfig) -> None:
+        self.config, self.trading, self.costs = config, trading, trading.costs
         self.open, self.high, self.low = panel.open.tolist(), panel.high.tolist(), panel.low.tolist()
         self.close, self.volume, self.tradable = panel.close.tolist(), panel.volume.tolist(), panel.tradable.tolist()
         self.bars_per_year = panel.bars_per_year
@@ -37,7 +37,7 @@ class Reference:
         self.known: dict[tuple[int, int], tuple[float, float]] = {}
         self.equal_weight: list[float] = []
         if config.reward.excess:
-            standard = Reference(panel, EnvConfig(config.trading, episode=len(panel), ruin=0.0))
+            standard = Reference(panel, trading, EnvConfig(episode=len(panel), ruin=0.0))
             standard.begin(0)
             self.equal_weight = [standard.step([0.0] * (len(self.assets) + 1)).growth for _ in range(len(panel) - 1)]
         self.begin(0)

@@ -126,7 +126,7 @@ def test_a_path_with_every_asset_tradable_equals_the_masked_one(seed: int, kind:
     plain = tensors(panel, kind)
     assert plain.open_now is None
     state = somewhere(plain, seed)
-    masked = replace(plain, open_now=torch.ones_like(plain.fill))
+    masked = replace(plain, open_now=torch.ones_like(plain.table[0]))
     masked.open_now[:, -1] = 0.0
     action = random_actions(seed + 1, 24, 5)
     torch.testing.assert_close(asked_of(masked, state, action), asked_of(plain, state, action), rtol=0, atol=1e-14)

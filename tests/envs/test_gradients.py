@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from markets import NO_COSTS, priced, random_actions, tensors, wild_panel
+from markets import NO_COSTS, priced, random_actions, tensors, wild_panel, with_quotes
 from panels import random_panel
 
 from envs.allocation import approach, target
@@ -102,7 +102,7 @@ def test_the_gradient_is_finite_at_the_actions_where_rules_have_kinks(kind: str,
 def test_a_market_where_nothing_can_be_traded_has_a_finite_gradient() -> None:
     market = tensors(wild_panel(4), costs=COSTS)
     assert market.open_now is not None
-    market = replace(market, fill=torch.zeros_like(market.fill), open_now=torch.zeros_like(market.open_now))
+    market = with_quotes(replace(market, open_now=torch.zeros_like(market.open_now)), fill=0.0)
     actions = random_actions(0, 5, 3, 5).requires_grad_()
     total_growth(market, actions).backward()
     assert actions.grad is not None

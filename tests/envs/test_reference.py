@@ -38,11 +38,11 @@ REWARDS = {
 }
 
 
-def agree(panel: Panel, config: EnvConfig, envs: int, steps: int, seed: int, tolerance: float = 1e-9) -> int:
+def agree(panel: Panel, trading: TradingConfig, config: EnvConfig, envs: int, steps: int, seed: int) -> int:
     """Step both with the same random actions and compare everything; returns how many episodes ended."""
-    market = MarketTensors.build(panel, config.trading, dtype=torch.float64)
+    market = MarketTensors.build(panel, trading, dtype=torch.float64)
     env = TradingEnv(market, config, envs, seed=seed)
-    references = [Reference(panel, config) for _ in range(envs)]
+    references = [Reference(panel, trading, config) for _ in range(envs)]
     for reference, bar in zip(references, env.reset()[:, 0].tolist()):
         reference.begin(int(bar))
     ended = 0
@@ -57,7 +57,7 @@ def agree(panel: Panel, config: EnvConfig, envs: int, steps: int, seed: int, tol
             + ([o.wealth] if market.lot is not None else [])
             for o in outcomes
         ]
-        torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=1e-9)
         assert info["terminated"].tolist() == [o.terminated for o in outcomes]
         assert info["truncated"].tolist() == [o.truncated for o in outcomes]
         assert done.tolist() == [o.terminated or o.truncated for o in outcomes]
@@ -67,7 +67,7 @@ def agree(panel: Panel, config: EnvConfig, envs: int, steps: int, seed: int, tol
                 ended += 1
         assert observation[:, 0].tolist() == [reference.bar for reference in references]
         held = torch.tensor([reference.weights() for reference in references], dtype=torch.float64)
-        torch.testing.assert_close(observation[:, 1 : market.assets + 2], held, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(observation[:, 1 : market.assets + 2], held, rtol=1e-9, atol=1e-9)
     return ended
 
 
@@ -77,12 +77,12 @@ def agree(panel: Panel, config: EnvConfig, envs: int, steps: int, seed: int, tol
 def test_every_combination_agrees_with_the_reference(kind: str, fill: str, costs: str) -> None:
     trading = TradingConfig(AllocationConfig(kind), COSTS[costs], fill, capital=3e5)
     for number, reward in enumerate(REWARDS.values()):
-        config = EnvConfig(trading, reward, episode=9)
-        assert agree(wild_panel(number, bars=40), config, envs=2, steps=20, seed=number) == 4
+        config = EnvConfig(reward, episode=9)
+        assert agree(wild_panel(number, bars=40), trading, config, envs=2, steps=20, seed=number) == 4
 
 
 @st.composite
-def configs(draw: st.DrawFn) -> EnvConfig:
+def configs(draw: st.DrawFn) -> tuple[TradingConfig, EnvConfig]:
     def between(low: float, high: float) -> float:
         return draw(st.floats(low, high))
 
@@ -115,16 +115,16 @@ def configs(draw: st.DrawFn) -> EnvConfig:
         turnover=between(0, 2),
         sharpe_decay=between(0.005, 0.5),
     )
-    return EnvConfig(trading, reward, episode=draw(st.integers(1, 30)), ruin=between(0, 0.99))
+    return trading, EnvConfig(reward, episode=draw(st.integers(1, 30)), ruin=between(0, 0.99))
 
 
 @settings(max_examples=250)
 @given(config=configs(), seed=st.integers(0, 2**31), symbols=st.integers(1, 6), minutes=st.booleans())
 def test_random_configurations_agree_with_the_reference(
-    config: EnvConfig, seed: int, symbols: int, minutes: bool
+    config: tuple[TradingConfig, EnvConfig], seed: int, symbols: int, minutes: bool
 ) -> None:
     panel = random_panel(seed, 40, symbols, minutes=True) if minutes else wild_panel(seed, 40, symbols)
-    agree(panel, config, envs=3, steps=25, seed=seed)
+    agree(panel, *config, envs=3, steps=25, seed=seed)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
@@ -134,9 +134,10 @@ def test_wealth_stays_the_references_for_five_hundred_bars(
     kind: str, fill: str, dtype: torch.dtype, tolerance: float
 ) -> None:
     panel = wild_panel(11, bars=501, symbols=6)
-    config = EnvConfig(TradingConfig(AllocationConfig(kind), CostConfig(cash_rate=0.02), fill), episode=500, ruin=0.0)
-    env = TradingEnv(MarketTensors.build(panel, config.trading, dtype=dtype), config, 1, random_start=False)
-    reference = Reference(panel, config)
+    trading = TradingConfig(AllocationConfig(kind), CostConfig(cash_rate=0.02), fill)
+    config = EnvConfig(episode=500, ruin=0.0)
+    env = TradingEnv(MarketTensors.build(panel, trading, dtype=dtype), config, 1, random_start=False)
+    reference = Reference(panel, trading, config)
     found, expected = [], []
     for action in random_actions(1, 500, 1, 7):
         info = env.step(action.to(dtype))[3]

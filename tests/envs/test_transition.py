@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from markets import KINDS, NO_COSTS, priced, random_actions, tensors, wild_panel
+from markets import KINDS, NO_COSTS, priced, random_actions, tensors, wild_panel, with_quotes
 from panels import random_panel
 
 from envs.allocation import approach, target
@@ -107,7 +107,7 @@ def test_sales_pay_for_buys_of_the_same_bar() -> None:
 
 def test_impact_grows_with_the_power_one_and_a_half_of_the_trade_and_the_root_of_wealth() -> None:
     market = tensors(priced([100.0, 100.0]), costs=replace(NO_COSTS, impact=1.0))
-    market = replace(market, impact=torch.full_like(market.fill, 0.02), extra=None)
+    market = with_quotes(replace(market, extra=None), impact=0.02)
     _, _, costs = go(market, holding(0, 1, wealth=4.0), 0.25, 0.75)
     assert costs.impact.item() == pytest.approx(0.02 * 2.0 * 0.125)
     _, _, costs = go(market, holding(0.36, 0.64), 0.0, 1.0)
@@ -118,7 +118,9 @@ def test_impact_is_daily_volatility_times_the_root_of_the_share_of_daily_volume(
     """Returns of +10 % and -10 % on two days, 1,000 shares each at 110 and 99: 104,500 a day."""
     costs = replace(NO_COSTS, impact=2.0, window_days=2, multiple=3.0)
     market = tensors(priced([100.0, 110.0, 99.0, 50.0], volume=1000.0), costs=costs, capital=1e6)
-    assert market.impact[2, 0].item() == pytest.approx(3.0 * 2.0 * 0.1 * (1e6 / 104_500) ** 0.5)
+    assert market.quote(torch.tensor([2])).impact[0, 0].item() == pytest.approx(
+        3.0 * 2.0 * 0.1 * (1e6 / 104_500) ** 0.5
+    )
 
 
 def test_without_volume_a_trade_costs_five_basis_points_in_all() -> None:
@@ -127,6 +129,11 @@ def test_without_volume_a_trade_costs_five_basis_points_in_all() -> None:
     paid = costs.commission + costs.spread + costs.impact
     assert paid.item() == pytest.approx(5e-4 * costs.traded.item())
     assert costs.impact.item() == pytest.approx(3e-4 * costs.traded.item())
+
+
+def test_a_price_that_never_moved_has_no_volatility_and_costs_the_flat_rate_too() -> None:
+    _, _, costs = go(tensors(priced(np.full(5, 100.0))), holding(0.0, 1.0, bar=3), 0.4, 0.6)
+    assert (costs.commission + costs.spread + costs.impact).item() == pytest.approx(5e-4 * 0.4)
 
 
 def test_cash_earns_its_yearly_rate_in_a_year() -> None:
