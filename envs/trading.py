@@ -69,6 +69,8 @@ class TradingEnv:
             self.equal_weight = equal_weight_growth(market)
         advance: Callable[..., Step] = self.advance
         self._run = torch.compile(advance, fullgraph=True, dynamic=False) if compile else advance
+        self.cash = torch.zeros_like(market.ones)
+        self.cash[-1] = 1.0
         self.account = self._begin()
 
     def reset(self) -> torch.Tensor:
@@ -116,15 +118,13 @@ class TradingEnv:
         terminated = after.wealth <= self.config.ruin
         truncated = (age >= self.episode) > terminated
         done = terminated | truncated
-        begun = Account(_restart(after, done, starts), age.masked_fill(done, 0), _forget(memory, done))
+        begun = Account(_restart(after, done, starts, self.cash), age.masked_fill(done, 0), _forget(memory, done))
         return Step(begun, gain, terminated, truncated, after, growth, costs)
 
 
-def _restart(state: State, done: torch.Tensor, starts: torch.Tensor) -> State:  # [N] bool, [N] int64
+def _restart(state: State, done: torch.Tensor, starts: torch.Tensor, cash: torch.Tensor) -> State:  # [N], [N], [A+1]
     """The states, with those that are done put back to cash at a new bar, cut from their history."""
-    ended = done.to(state.weights.dtype)
-    weights = torch.addcmul(state.weights, state.weights, ended.unsqueeze(1), value=-1.0)
-    weights[:, -1] += ended
+    weights = torch.lerp(state.weights, cash, done.to(cash.dtype).unsqueeze(1))
     bar = torch.where(done, starts, state.bar)
     return State(bar, weights, state.wealth.masked_fill(done, 1.0), state.peak.masked_fill(done, 1.0))
 

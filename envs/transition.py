@@ -37,13 +37,19 @@ class Rates(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """What one bar took and gave, each [N] as a share of wealth at close t; by kind when asked."""
+    """What one bar took and gave, each [N] as a share of wealth at close t; worked out when asked."""
 
-    traded: torch.Tensor  # value bought and sold, at fill prices
-    impact: torch.Tensor  # beyond commission and spread
-    borrow: torch.Tensor
+    bought: torch.Tensor  # at fill prices
+    sold: torch.Tensor
+    bought_beyond: torch.Tensor  # cost beyond commission and spread
+    sold_beyond: torch.Tensor
+    short_fee: torch.Tensor | None
     left: torch.Tensor  # cash after the trades
     rates: Rates
+
+    @property
+    def traded(self) -> torch.Tensor:
+        return self.bought + self.sold
 
     @property
     def commission(self) -> torch.Tensor:
@@ -52,6 +58,14 @@ class Costs(NamedTuple):
     @property
     def spread(self) -> torch.Tensor:
         return self.traded * self.rates.spread
+
+    @property
+    def impact(self) -> torch.Tensor:
+        return self.bought_beyond + self.sold_beyond
+
+    @property
+    def borrow(self) -> torch.Tensor:
+        return torch.zeros_like(self.left) if self.short_fee is None else self.short_fee
 
     @property
     def interest(self) -> torch.Tensor:
@@ -103,9 +117,7 @@ def transition(market: MarketTensors, state: State, weights: torch.Tensor) -> tu
         trades = counts * share * quote.fill
         book = _book(market, state, quote, trades)
 
-    traded = book.bought + book.sold
-    beyond = book.bought_beyond + book.sold_beyond
-    left = torch.add(cash + book.sold - book.bought - beyond, traded, alpha=-costs.linear)
+    left = torch.add(at_hand - book.bought_beyond, book.bought, alpha=-1.0 - costs.linear)
     if not long_short:
         left = left.clamp_min(0.0)  # rounding, never debt: buys were scaled to the cash
 
@@ -114,21 +126,24 @@ def transition(market: MarketTensors, state: State, weights: torch.Tensor) -> tu
     else:
         held = _settle(state.weights / share + counts * (quote.fill > 0)) * share * quote.drift
     held[:, -1] = torch.add(left, left, alpha=market.interest)
-    borrow = torch.zeros_like(left)
+    fee = None
     if long_short:
         short = (-held[:, :-1] / quote.hold[:, :-1]).relu().sum(1)
-        borrow = short * (costs.borrow_rate / market.bars_per_year)
-        held[:, -1] -= borrow
+        fee = short * (costs.borrow_rate / market.bars_per_year)
+        held[:, -1] -= fee
+        ruined = held @ market.ones < _LEAST_WEALTH
+        held = held.masked_fill(ruined.unsqueeze(1), 0.0)
+        held[:, -1].masked_fill_(ruined, _LEAST_WEALTH)
         ruined = held @ market.ones < _LEAST_WEALTH
         held = held.masked_fill(ruined.unsqueeze(1), 0.0)
         held[:, -1].masked_fill_(ruined, _LEAST_WEALTH)
     growth = (held @ market.ones).clamp_min(_LEAST_WEALTH)
     wealth = state.wealth * growth
     after = State(state.bar + 1, held / growth.unsqueeze(1), wealth, torch.maximum(state.peak, wealth))
-    rates = Rates(
-        costs.commission_bp * costs.multiple * 1e-4, costs.half_spread_bp * costs.multiple * 1e-4, market.interest
-    )
-    return after, growth.log(), Costs(traded, beyond, borrow, left, rates)
+    charged = costs.multiple * 1e-4
+    rates = Rates(costs.commission_bp * charged, costs.half_spread_bp * charged, market.interest)
+    paid = Costs(book.bought, book.sold, book.bought_beyond, book.sold_beyond, fee, left, rates)
+    return after, growth.log(), paid
 
 
 class _Book(NamedTuple):
@@ -157,8 +172,8 @@ def _book(market: MarketTensors, state: State, quote: Quote, trades: torch.Tenso
     sold = bought - trades @ market.ones
     impacts = quote.impact * _root(trades.abs()) * trades  # of sells below 0
     root = state.wealth.sqrt()
-    bought_impact = impacts.relu() @ market.ones * root
-    sold_impact = bought_impact - impacts @ market.ones * root
+    of_buys = impacts.relu() @ market.ones
+    bought_impact, sold_impact = of_buys * root, (of_buys - impacts @ market.ones) * root
     if market.extra is None:
         return _Book(buys, bought, sold, bought_impact, sold_impact, None, None)
     extra = market.extra.index_select(0, state.bar)

@@ -28,8 +28,9 @@ def state_of(wealth: list[float], peak: list[float]) -> State:
 
 
 def costs_of(traded: list[float]) -> Costs:
+    """Of bars on which this much was bought."""
     zero = torch.zeros(len(traded), dtype=torch.float64)
-    return Costs(torch.tensor(traded, dtype=torch.float64), zero, zero, zero, Rates(0.0, 0.0, 0.0))
+    return Costs(torch.tensor(traded, dtype=torch.float64), zero, zero, zero, None, zero, Rates(0.0, 0.0, 0.0))
 
 
 def of_growth(config: RewardConfig, growth: list[float], equal_weight: list[float] | None = None) -> list[float]:
