@@ -57,12 +57,12 @@ class Result:
     rows: list[Row] = field(default_factory=list)
     ratios: list[Ratio] = field(default_factory=list)
 
-    def add(self, case: str, unit: str, runs: Mapping[str, list[float]]) -> None:
-        """`runs` holds each arm's values, a value a round, the first arm being the one compared."""
+    def add(self, case: str, unit: str, runs: Mapping[str, list[float]], compare: bool = True) -> None:
+        """`runs` holds each arm's values, a value a round; the first arm is compared with the others."""
         for arm, values in runs.items():
             self.rows.append(Row(case, arm, statistics.median(values), unit, min(values), max(values), len(values)))
         first, *others = runs
-        for other in others:
+        for other in others if compare else ():
             pairs = [a / b for a, b in zip(runs[first], runs[other]) if b]
             if pairs:
                 self.ratios.append(Ratio(case, first, other, statistics.median(pairs), min(pairs), max(pairs)))

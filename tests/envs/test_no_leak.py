@@ -60,7 +60,7 @@ def decided(panel: Panel, kind: str, fill: str) -> tuple[list[list[torch.Tensor]
     return [recorder.orders for recorder in recorders], tracks
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**31),
     last=st.integers(21, BARS - 3),

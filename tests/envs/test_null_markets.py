@@ -75,6 +75,7 @@ def test_following_the_signal_beats_equal_weight_where_there_is_one_and_only_the
         panel = generate(SynthSource(ic=ic, seed=seed, bars=1260))
         signal = panel.observed[SIGNAL].values[:, :, None].astype(np.float32)
         market = MarketTensors.build(panel, features=signal)
-        edges.append(sharpe(backtest([Allocated(follow_signal)], market)[0].returns) - equal_weight_sharpe(panel))
+        followed, standard = backtest([Allocated(follow_signal), equal_weight], market)
+        edges.append(float(sharpe(followed.returns) - sharpe(standard.returns)))
     edge, error = mean_and_error(edges)
     assert (edge > 3 * error) == pays

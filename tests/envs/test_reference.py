@@ -118,7 +118,7 @@ def configs(draw: st.DrawFn) -> tuple[TradingConfig, EnvConfig]:
     return trading, EnvConfig(reward, episode=draw(st.integers(1, 30)), ruin=between(0, 0.99))
 
 
-@settings(max_examples=250)
+@settings(max_examples=200)
 @given(config=configs(), seed=st.integers(0, 2**31), symbols=st.integers(1, 6), minutes=st.booleans())
 def test_random_configurations_agree_with_the_reference(
     config: tuple[TradingConfig, EnvConfig], seed: int, symbols: int, minutes: bool

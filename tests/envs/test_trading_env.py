@@ -251,6 +251,7 @@ def test_a_step_never_waits_for_the_device(kind: str, gaps: bool) -> None:
 @pytest.mark.parametrize("gaps", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_compiled_environment_gives_the_same_numbers(kind: str, gaps: bool) -> None:
+    torch._dynamo.reset()  # it allows a handful of compilations of one function in a process
     panel = PANEL if gaps else priced(100 * np.exp(np.random.default_rng(0).normal(0, 0.02, (80, 4)).cumsum(0)))
     market = tensors(panel, kind, dtype=torch.float32)
     config = EnvConfig(reward=EVERY_REWARD, episode=7)
