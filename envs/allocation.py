@@ -12,6 +12,8 @@ import torch
 from envs.config import AllocationConfig
 from envs.market import MarketTensors
 
+_LOG2_E = 1.4426950408889634
+
 
 def target(
     market: MarketTensors, bar: torch.Tensor, weights: torch.Tensor, wealth: torch.Tensor, action: torch.Tensor
@@ -44,9 +46,10 @@ def softmax(
     action: torch.Tensor, weights: torch.Tensor, open_now: torch.Tensor | None, ones: torch.Tensor, kappa: float
 ) -> torch.Tensor:  # all [N, A+1]
     """softmax(kappa · action) over the assets times what is not cash; zero action is equal weight."""
-    scores = action * kappa
-    scores[:, -1] = -torch.inf  # cash has no odds
-    odds = scores.exp_()  # actions are bounded, so this cannot overflow
+    powers = action * (kappa * _LOG2_E)  # of 2: three times as fast on a CPU as those of e
+    if open_now is None:
+        powers[:, -1] = -torch.inf  # cash has no odds
+    odds = powers.exp2_()  # actions are bounded, so this cannot overflow
     return _spread(odds, weights, open_now, action[:, -1].relu(), ones)
 
 
