@@ -25,7 +25,7 @@ from market.clock import TRADING_DAYS
 from market.panel import Panel
 
 BARS, ASSETS, FEATURES = 1_000, 30, 8
-ACTIONS = 16  # batches of random actions, made beforehand and used in turn
+ACTIONS = 4  # batches of random actions, made beforehand and used in turn
 
 
 def make_panel(assets: int = ASSETS, gaps: bool = True) -> Panel:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from envs.config import AllocationConfig
-from envs.market import MarketTensors
+from envs.market import MarketTensors, total
 
 _LOG2_E = 1.4426950408889634
 
@@ -108,14 +108,14 @@ def _spread(
 ) -> torch.Tensor:  # [N, A+1], [N, A+1], [N, A+1], [N], [A+1]
     """Wealth over the assets by their odds (cash has none); what cannot trade keeps its weight and shrinks the rest."""
     if open_now is None:
-        wanted = odds * ((1.0 - cash) / (odds @ ones)).unsqueeze(1)
+        wanted = odds * ((1.0 - cash) / total(odds, ones)).unsqueeze(1)
         wanted[:, -1] = cash
         return wanted
     odds = odds * open_now
-    total = odds @ ones
-    loose = weights * open_now
-    free = weights[:, -1] + loose @ ones  # what is not stuck
-    unit = torch.addcmul(free, free, cash, value=-1.0) / total.clamp_min(1e-12)
-    wanted = torch.addcmul(weights - loose, odds, unit.unsqueeze(1))
-    wanted[:, -1] = torch.addcmul(free, unit, total, value=-1.0)
+    sum_of_odds = total(odds, ones)
+    stuck = torch.addcmul(weights, weights, open_now, value=-1.0)  # and cash, which is not
+    free = (weights[:, -1] - total(stuck, ones)).add_(1.0)
+    unit = torch.addcmul(free, free, cash, value=-1.0) / sum_of_odds.clamp_min(1e-12)
+    wanted = torch.addcmul(stuck, odds, unit.unsqueeze(1))
+    wanted[:, -1] = torch.addcmul(free, unit, sum_of_odds, value=-1.0)
     return wanted

@@ -30,8 +30,6 @@ class CapturedEnv:
         self._graph = torch.cuda.CUDAGraph()
         with torch.no_grad(), torch.cuda.graph(self._graph):
             self._made: Step = env.advance(self._account, self._action, self._starts)
-            self._observation = env.observe(self._made.account.state)
-            self._done = self._made.terminated | self._made.truncated
             _overwrite(self._account, self._made.account)
 
     def reset(self) -> torch.Tensor:
@@ -43,7 +41,7 @@ class CapturedEnv:
         self._action.copy_(action)
         self._starts.copy_(self.env.draw())
         self._graph.replay()
-        return self._observation, self._made.reward, self._done, self._made._asdict()
+        return self._made.observation, self._made.reward, self._made.done, self._made._asdict()
 
 
 def _tensors(account: Account) -> list[torch.Tensor]:

@@ -13,6 +13,11 @@ from market.clock import TRADING_DAYS
 from market.panel import Panel
 
 
+def total(values: torch.Tensor, ones: torch.Tensor) -> torch.Tensor:  # [N, A+1], [A+1] -> [N]
+    """The sum over assets: a product is faster in eager mode, but a compiler cannot fuse it."""
+    return values.sum(1) if torch.compiler.is_compiling() else values @ ones
+
+
 class Quote(NamedTuple):
     """What orders sent at close t meet, each [N, A+1]; looked up together, which is one gather."""
 

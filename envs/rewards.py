@@ -32,7 +32,8 @@ def reward(
     memory: SharpeMemory | None,
 ) -> tuple[torch.Tensor, SharpeMemory | None]:
     """[N] rewards, and the memory moved on (only the differential Sharpe ratio has one)."""
-    total = growth * (config.log_growth + config.excess)
+    weight = config.log_growth + config.excess
+    total = growth if weight == 1.0 else growth * weight
     if config.excess:
         assert equal_weight is not None
         total = total - config.excess * equal_weight

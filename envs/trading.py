@@ -16,6 +16,9 @@ from envs.rewards import SharpeMemory, no_memory, reward
 from envs.transition import Costs, State, cash_only, transition
 
 
+_COMPILED_ENVIRONMENTS = 256  # of one process
+
+
 class Account(NamedTuple):
     """Everything an environment remembers between steps."""
 
@@ -25,10 +28,12 @@ class Account(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one step made, before the observation is put together."""
+    """What one step made."""
 
     account: Account
+    observation: torch.Tensor  # [N, S] of the account
     reward: torch.Tensor  # [N]
+    done: torch.Tensor  # [N] bool: terminated or truncated
     terminated: torch.Tensor  # [N] bool: ruined
     truncated: torch.Tensor  # [N] bool: the episode's length is over
     final: State  # the state that the step led to, before any reset
@@ -67,8 +72,7 @@ class TradingEnv:
         self.equal_weight: torch.Tensor | None = None
         if self.config.reward.excess:
             self.equal_weight = equal_weight_growth(market)
-        advance: Callable[..., Step] = self.advance
-        self._run = torch.compile(advance, fullgraph=True, dynamic=False) if compile else advance
+        self._run: Callable[..., Step] = _compiled(self.advance) if compile else self.advance
         self.cash = torch.zeros_like(market.ones)
         self.cash[-1] = 1.0
         self.account = self._begin()
@@ -86,8 +90,7 @@ class TradingEnv:
         """
         made = self._run(self.account, action, self.draw())
         self.account = made.account
-        done = made.terminated | made.truncated
-        return self.observe(made.account.state), made.reward, done, made._asdict()
+        return made.observation, made.reward, made.done, made._asdict()
 
     def observe(self, state: State) -> torch.Tensor:
         """[N, S] a state as one float tensor, the bar first."""
@@ -118,15 +121,23 @@ class TradingEnv:
         terminated = after.wealth <= self.config.ruin
         truncated = (age >= self.episode) > terminated
         done = terminated | truncated
-        begun = Account(_restart(after, done, starts, self.cash), age.masked_fill(done, 0), _forget(memory, done))
-        return Step(begun, gain, terminated, truncated, after, growth, costs)
+        begun = _restart(after, done, starts, self.cash)
+        account = Account(begun, age.masked_fill(done, 0), _forget(memory, done))
+        return Step(account, self.observe(begun), gain, done, terminated, truncated, after, growth, costs)
+
+
+def _compiled(advance: Callable[..., Step]) -> Callable[..., Step]:
+    """Each market and configuration compiles the step anew, and the limit counts them all together."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _COMPILED_ENVIRONMENTS)
+    return torch.compile(advance, fullgraph=True, dynamic=False)
 
 
 def _restart(state: State, done: torch.Tensor, starts: torch.Tensor, cash: torch.Tensor) -> State:  # [N], [N], [A+1]
     """The states, with those that are done put back to cash at a new bar, cut from their history."""
     weights = torch.lerp(state.weights, cash, done.to(cash.dtype).unsqueeze(1))
     bar = torch.where(done, starts, state.bar)
-    return State(bar, weights, state.wealth.masked_fill(done, 1.0), state.peak.masked_fill(done, 1.0))
+    one = cash[-1]
+    return State(bar, weights, torch.where(done, one, state.wealth), torch.where(done, one, state.peak))
 
 
 def equal_weight_growth(market: MarketTensors) -> torch.Tensor:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from envs.market import MarketTensors, Quote
+from envs.market import MarketTensors, Quote, total
 
 # At zero trade a square root has no derivative; this is too small to be seen beside any trade.
 _TINY = 1e-30
@@ -131,13 +131,10 @@ def transition(market: MarketTensors, state: State, weights: torch.Tensor) -> tu
         short = (-held[:, :-1] / quote.hold[:, :-1]).relu().sum(1)
         fee = short * (costs.borrow_rate / market.bars_per_year)
         held[:, -1] -= fee
-        ruined = held @ market.ones < _LEAST_WEALTH
+        ruined = total(held, market.ones) < _LEAST_WEALTH
         held = held.masked_fill(ruined.unsqueeze(1), 0.0)
         held[:, -1].masked_fill_(ruined, _LEAST_WEALTH)
-        ruined = held @ market.ones < _LEAST_WEALTH
-        held = held.masked_fill(ruined.unsqueeze(1), 0.0)
-        held[:, -1].masked_fill_(ruined, _LEAST_WEALTH)
-    growth = (held @ market.ones).clamp_min(_LEAST_WEALTH)
+    growth = total(held, market.ones).clamp_min(_LEAST_WEALTH)
     wealth = state.wealth * growth
     after = State(state.bar + 1, held / growth.unsqueeze(1), wealth, torch.maximum(state.peak, wealth))
     charged = costs.multiple * 1e-4
@@ -168,18 +165,25 @@ class _Book(NamedTuple):
 
 def _book(market: MarketTensors, state: State, quote: Quote, trades: torch.Tensor) -> _Book:  # trades [N, A+1]
     buys = trades.relu()
-    bought = buys @ market.ones
-    sold = bought - trades @ market.ones
-    impacts = quote.impact * _root(trades.abs()) * trades  # of sells below 0
+    bought = total(buys, market.ones)
+    sold = bought - total(trades, market.ones)
+    impacts = _impacts(quote.impact, trades)
     root = state.wealth.sqrt()
-    of_buys = impacts.relu() @ market.ones
-    bought_impact, sold_impact = of_buys * root, (of_buys - impacts @ market.ones) * root
+    of_buys = total(impacts.relu(), market.ones)
+    bought_impact, sold_impact = of_buys * root, (of_buys - total(impacts, market.ones)) * root
     if market.extra is None:
         return _Book(buys, bought, sold, bought_impact, sold_impact, None, None)
     extra = market.extra.index_select(0, state.bar)
-    bought_flat = (extra * buys) @ market.ones
-    sold_flat = (extra * trades.abs()) @ market.ones - bought_flat
+    bought_flat = total(extra * buys, market.ones)
+    sold_flat = total(extra * trades.abs(), market.ones) - bought_flat
     return _Book(buys, bought, sold, bought_impact, sold_impact, bought_flat, sold_flat)
+
+
+def _impacts(rates: torch.Tensor, trades: torch.Tensor) -> torch.Tensor:  # [N, A+1]
+    """rate · |trade|^1.5 with the sign of the trade; where no gradient is asked for, without temporaries."""
+    if trades.requires_grad or torch.compiler.is_compiling():
+        return rates * _root(trades.abs()) * trades
+    return trades.abs().sqrt_().mul_(rates).mul_(trades)
 
 
 def _scale_buys(book: _Book, scale: torch.Tensor) -> _Book:  # scale [N]
