@@ -34,6 +34,7 @@ def make_panel(assets: int = ASSETS, gaps: bool = True) -> Panel:
     close = 50.0 * np.exp(np.cumsum(random.normal(0, 0.02, (BARS, assets)), axis=0))
     open = np.concatenate([close[:1], close[:-1]]) * np.exp(random.normal(0, 0.005, close.shape))
     tradable = random.random(close.shape) > 0.01 if gaps else np.ones(close.shape, bool)
+    tradable[0] = True  # every symbol is listed from the start
     times = np.datetime64("2020-01-01", "ns") + np.arange(BARS) * np.timedelta64(1, "D")
     return Panel(
         symbols=tuple(f"S{i:03}" for i in range(assets)),

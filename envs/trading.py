@@ -15,7 +15,6 @@ from envs.policy import equal_weight, portfolio_columns, portfolio_width
 from envs.rewards import SharpeMemory, no_memory, reward
 from envs.transition import Costs, State, cash_only, transition
 
-
 _COMPILED_ENVIRONMENTS = 256  # of one process
 
 
