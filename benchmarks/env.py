@@ -61,9 +61,11 @@ def rate(env: Any, budget: float) -> Callable[[], float]:
     count, device = env.num_envs, env.device
     generator = torch.Generator(device=device).manual_seed(2)
     actions = torch.rand(ACTIONS, count, env.action_dim, generator=generator, device=device) * 2 - 1
-    env.reset()
-    env.step(actions[0])
-    steps = max(3, round(budget / _elapsed(lambda: env.step(actions[1]), device)))
+    with torch.no_grad():
+        env.reset()
+        for action in actions:
+            env.step(action)
+        steps = max(3, round(budget / _elapsed(lambda: env.step(actions[0]), device)))
 
     def measure() -> float:
         def run() -> None:
