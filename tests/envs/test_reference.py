@@ -86,6 +86,7 @@ def configs(draw: st.DrawFn) -> tuple[TradingConfig, EnvConfig]:
     def between(low: float, high: float) -> float:
         return draw(st.floats(low, high))
 
+    rate = between(0.05, 1)
     allocation = AllocationConfig(
         kind=draw(st.sampled_from(KINDS)),
         kappa=between(0.1, 8),
@@ -93,8 +94,8 @@ def configs(draw: st.DrawFn) -> tuple[TradingConfig, EnvConfig]:
         gross_cap=between(0.3, 2),
         name_cap=between(0.1, 1),
         max_stock=draw(st.integers(1, 500)),
-        rate=between(0.05, 1),
-        band=draw(st.sampled_from([0.0, 0.005, 0.05])),
+        rate=rate,
+        band=rate * draw(st.sampled_from([0.0, 0.0137, 0.1371])),  # a change just at the band is decided by rounding
     )
     costs = CostConfig(
         commission_bp=between(0, 20),
