@@ -110,6 +110,7 @@ class TradingEnv:
         return Account(state, torch.zeros_like(state.bar), memory)
 
     def advance(self, account: Account, action: torch.Tensor, starts: torch.Tensor) -> Step:
+        """One step without randomness of its own: what is compiled or captured. action [N, A+1], starts [N]."""
         market, before = self.market, account.state
         wanted = target(market, before.bar, before.weights, before.wealth, action)
         orders = approach(before.weights, wanted, market.trading.allocation)

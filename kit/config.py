@@ -253,20 +253,13 @@ def _convert_dataclass(kind: type, value: Any, at: _Place) -> Any:
 
 
 def _scalar(kind: Any, value: Any, at: _Place) -> Any:
-    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+    if kind in (float, int) and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:  # YAML reads 1e-3 as text
             number = float(value)
         except ValueError:
-            number = math.nan
-        if math.isfinite(number):
-            return number
-    elif kind is int and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if math.isfinite(number) and number == int(number):
-            return value if isinstance(value, int) else int(number)
+            number = math.nan  # refused below
+        if math.isfinite(number) and (kind is float or number == int(number)):
+            return number if kind is float else value if isinstance(value, int) else int(number)
     elif kind is Path and isinstance(value, str) and value:
         return Path(value)
     elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
