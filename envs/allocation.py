@@ -46,10 +46,12 @@ def softmax(
     action: torch.Tensor, weights: torch.Tensor, open_now: torch.Tensor | None, ones: torch.Tensor, kappa: float
 ) -> torch.Tensor:  # all [N, A+1]
     """softmax(kappa · action) over the assets times what is not cash; zero action is equal weight."""
-    powers = action * (kappa * _LOG2_E)  # of 2: three times as fast on a CPU as those of e
+    # Eager, powers of 2 are three times as fast; compiled, those of e are kept, but those of 2 worked out twice.
+    compiling = torch.compiler.is_compiling()
+    powers = action * (kappa if compiling else kappa * _LOG2_E)
     if open_now is None:
         powers[:, -1] = -torch.inf  # cash has no odds
-    odds = powers.exp2_()  # actions are bounded, so this cannot overflow
+    odds = powers.exp() if compiling else powers.exp2_()  # actions are bounded, so this cannot overflow
     return _spread(odds, weights, open_now, action[:, -1].relu(), ones)
 
 

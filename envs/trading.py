@@ -16,6 +16,11 @@ from envs.rewards import SharpeMemory, no_memory, reward
 from envs.transition import Costs, State, cash_only, transition
 
 _COMPILED_ENVIRONMENTS = 256  # of one process
+_COMPILER = {
+    "inplace_buffers": False,  # a row read beside one just written waits for the write
+    "cpp.enable_unsafe_math_opt_flag": True,  # sums and products in any order, contracted; not numbers stay that
+    "cpp.enable_floating_point_contract_flag": "fast",
+}
 
 
 class Account(NamedTuple):
@@ -45,8 +50,9 @@ class TradingEnv:
 
     An observation is compact: [bar, weights with cash, drawdown]; networks look the market up. Every
     environment starts in cash at a random bar of `span`, or at its first bar when `random_start` is
-    off, and after `episode` bars is truncated and starts anew. One generator, seeded, makes every
-    draw, so that the same seed gives the same run on the same device.
+    off, and after `episode` bars is truncated and starts anew; `together` neighbours start at the same
+    bar, which costs variety and lets a network read a bar once for all of them. One generator,
+    seeded, makes every draw, so that the same seed gives the same run on the same device.
     """
 
     def __init__(
@@ -58,8 +64,11 @@ class TradingEnv:
         seed: int = 0,
         random_start: bool = True,
         compile: bool = False,
+        together: int = 1,
     ) -> None:
+        assert num_envs % together == 0, f"{num_envs} environments do not divide into groups of {together}"
         self.market, self.config, self.num_envs = market, config or EnvConfig(), num_envs
+        self.together = together
         self.first, self.stop, _ = (span or slice(None)).indices(len(market) - 1)
         self.episode = min(self.config.episode, self.stop - self.first)
         assert self.episode >= 1, f"the span {span} holds no decision of {len(market)} bars"
@@ -98,11 +107,11 @@ class TradingEnv:
 
     def draw(self) -> torch.Tensor:
         """[N] int64 bars where the next episodes start, drawn whether or not they are needed."""
-        shape = (self.num_envs,)
         if not self.random_start:
-            return torch.full(shape, self.first, device=self.device)
-        last = self.stop - self.episode + 1
-        return torch.randint(self.first, last, shape, generator=self.generator, device=self.device)
+            return torch.full((self.num_envs,), self.first, device=self.device)
+        shape, last = (self.num_envs // self.together,), self.stop - self.episode + 1
+        drawn = torch.randint(self.first, last, shape, generator=self.generator, device=self.device)
+        return drawn if self.together == 1 else drawn.repeat_interleave(self.together)
 
     def _begin(self) -> Account:
         state = cash_only(self.market, self.draw())
@@ -123,13 +132,19 @@ class TradingEnv:
         done = terminated | truncated
         begun = _restart(after, done, starts, self.cash)
         account = Account(begun, age.masked_fill(done, 0), _forget(memory, done))
-        return Step(account, self.observe(begun), gain, done, terminated, truncated, after, growth, costs)
+        flags = (_stored(mask) for mask in (done, terminated, truncated))
+        return Step(account, self.observe(begun), gain, *flags, after, growth, costs)
 
 
 def _compiled(advance: Callable[..., Step]) -> Callable[..., Step]:
     """Each market and configuration compiles the step anew, and the limit counts them all together."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _COMPILED_ENVIRONMENTS)
-    return torch.compile(advance, fullgraph=True, dynamic=False)
+    return torch.compile(advance, fullgraph=True, dynamic=False, options=_COMPILER)
+
+
+def _stored(mask: torch.Tensor) -> torch.Tensor:
+    """The same mask, bool. Compiled code stores numbers by the vector but masks one by one, so as a number."""
+    return mask.to(torch.float32).to(torch.uint8).view(torch.bool) if torch.compiler.is_compiling() else mask
 
 
 def _restart(state: State, done: torch.Tensor, starts: torch.Tensor, cash: torch.Tensor) -> State:  # [N], [N], [A+1]

@@ -81,7 +81,7 @@ def cash_only(market: MarketTensors, bar: torch.Tensor) -> State:  # bar [N]
     weights = torch.zeros(len(bar), market.assets + 1, device=market.device, dtype=market.dtype)
     weights[:, -1] = 1.0
     one = torch.ones(len(bar), device=market.device, dtype=market.dtype)
-    return State(bar, weights, one, one)
+    return State(bar, weights, one, one.clone())  # a compiled step would be compiled anew for shared memory
 
 
 def drawdown(state: State) -> torch.Tensor:  # [N], at most 0
@@ -136,7 +136,7 @@ def transition(market: MarketTensors, state: State, weights: torch.Tensor) -> tu
         held[:, -1].masked_fill_(ruined, _LEAST_WEALTH)
     growth = total(held, market.ones).clamp_min(_LEAST_WEALTH)
     wealth = state.wealth * growth
-    after = State(state.bar + 1, held / growth.unsqueeze(1), wealth, torch.maximum(state.peak, wealth))
+    after = State(state.bar + 1, held * growth.reciprocal().unsqueeze(1), wealth, torch.maximum(state.peak, wealth))
     charged = costs.multiple * 1e-4
     rates = Rates(costs.commission_bp * charged, costs.half_spread_bp * charged, market.interest)
     paid = Costs(book.bought, book.sold, book.bought_beyond, book.sold_beyond, fee, left, rates)

@@ -1,0 +1,1 @@
+"""What decides: baselines, networks and the algorithms that train them."""

@@ -1,0 +1,1 @@
+"""Pods: a candidate in training, on one device (Anakin) or fed by remote actors (Sebulba)."""

@@ -1,0 +1,52 @@
+"""Which bars a candidate trains on, is chosen on and is judged on, in order of time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from envs.market import MarketTensors
+from kit.config import setting
+from kit.errors import UserError
+
+PURGE = 2  # bars between spans: a reward looks one bar ahead, and its order fills one bar later
+
+
+@dataclass(frozen=True)
+class SpanConfig:
+    """How many bars at the end are kept for choosing the checkpoint and for judging it."""
+
+    validation: int = setting(252, low=0, help="bars on which the checkpoint is chosen; 0: the last one is kept")
+    test: int = setting(1260, low=0, help="last bars, which training never sees; 0: none")
+    train: int | None = setting(None, low=2, help="bars to train on (default: all that are left)")
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Decisions, as slices of bars; an empty slice is a span that was not asked for."""
+
+    train: slice
+    validation: slice
+    test: slice
+
+    @classmethod
+    def cut(cls, bars: int, warmup: int, config: SpanConfig) -> Spans:
+        """`bars` of the whole panel; the first `warmup` have no features yet, the last has no next bar."""
+        end = bars - 1
+        test = slice(end - config.test, end)
+        stop = test.start - (PURGE if config.test else 0)
+        validation = slice(stop - config.validation, stop)
+        stop = validation.start - (PURGE if config.validation else 0)
+        first = warmup if config.train is None else max(warmup, stop - config.train)
+        if stop - first < 2:
+            raise UserError(
+                f"spans: {bars} bars are {warmup} to warm up, {config.validation} for validation and {config.test} "
+                f"for the test; too few are left to train on; expected at least {2 + 2 * PURGE} more"
+            )
+        return cls(slice(first, stop), validation, test)
+
+    def ends(self, market: MarketTensors) -> np.datetime64:
+        """The last close that training or choosing saw."""
+        last = self.validation.stop if self.validation.stop > self.validation.start else self.train.stop
+        return market.dates[min(last, len(market) - 1)]
