@@ -16,7 +16,6 @@ from agents.networks import NetworkConfig
 from envs.market import MarketTensors
 from envs.policy import portfolio_width
 
-
 _EXPLORER = 2**32  # added to a seed, so that no two generators of a run share one
 
 
@@ -65,6 +64,14 @@ class MarketAgent:
     device: torch.device
     act: Any
     cri: Any
+    last_state: torch.Tensor
+    state_dim: int
+    action_dim: int
+    batch_size: int
+    gamma: float
+    reward_scale: float
+    soft_update_tau: float
+    update_net: Callable[[Any], dict[str, torch.Tensor]]
 
     def __init__(self, market: MarketTensors, config: Any, network: NetworkConfig | None = None, seed: int = 0) -> None:
         network = network or NetworkConfig()
@@ -119,7 +126,7 @@ class MarketAgent:
 
     def learn(self, rollout: Any) -> dict[str, torch.Tensor]:
         """What a rollout teaches; the losses."""
-        return self.update_net(rollout)  # type: ignore[attr-defined]
+        return self.update_net(rollout)
 
     def _networks(self) -> tuple[str, ...]:
         return ("act", "cri")

@@ -11,6 +11,7 @@ there are; `join` does the second, for as many portfolios. How late the portfoli
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -90,7 +91,7 @@ ENCODERS = {"shared": Shared, "flat": Flat, "attention": Attention}
 
 def mlp(*widths: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:]):
+    for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.SiLU(inplace=False)]
     return nn.Sequential(*layers)
 

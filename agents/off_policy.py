@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -79,10 +79,7 @@ class OffPolicyAgent(MarketAgent):
         prepared, state = self.act.net.prepare(self.market), self.last_state
         for t in range(horizon_len):
             bar, portfolio = split(state)
-            if if_random:
-                action = noise[t].tanh()
-            else:
-                action = self._explore(prepared.index_select(0, bar), portfolio, noise[t])
+            action = noise[t].tanh() if if_random else self._explore(prepared.index_select(0, bar), portfolio, noise[t])
             states[t], noise[t] = state, action
             state, rewards[t], _, info = env.step(action)
             terminated[t], next_states[t] = info["terminated"], env.observe(info["final"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -188,10 +189,10 @@ def whole_bars(bars: torch.Tensor, size: int, generator: torch.Generator) -> Ite
         .scatter_(0, shuffled, torch.arange(len(distinct), device=bars.device))[inverse]
         .sort()
     )
-    edges = list(range(0, len(bars), size))
-    if len(edges) > 1 and len(bars) - edges[-1] < size // 2:
-        edges.pop()  # the rest joins the last one
-    edges.append(len(bars))
-    bounds = rank[torch.tensor([[a, b - 1] for a, b in zip(edges, edges[1:])], device=bars.device)].tolist()
-    for (a, b), (low, high) in zip(zip(edges, edges[1:]), bounds):
+    starts = list(range(0, len(bars), size))
+    if len(starts) > 1 and len(bars) - starts[-1] < size // 2:
+        starts.pop()  # the rest joins the last one
+    edges = list(pairwise([*starts, len(bars)]))
+    bounds = rank[torch.tensor([[a, b - 1] for a, b in edges], device=bars.device)].tolist()
+    for (a, b), (low, high) in zip(edges, bounds):
         yield Minibatch(order[a:b], distinct[shuffled[low : high + 1]], rank[a:b] - low)

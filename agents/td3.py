@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from elegantrl.agents.AgentTD3 import AgentTD3 as ElegantTD3

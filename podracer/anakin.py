@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from agents.build import Agent
+from envs.rewards import SharpeMemory
 from envs.trading import Account, TradingEnv
 from envs.transition import State
-from envs.rewards import SharpeMemory
 
 
 class Anakin:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from kit.errors import UserError
-from kit.files import hash_file, replacing
+from kit.files import replacing
 
 FORMAT = 1
 

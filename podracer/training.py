@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +24,7 @@ from podracer.spans import Spans
 from podracer.start import Start
 
 EVALUATIONS = 10  # on the validation span, evenly over the training
-PATIENCE = 5  # evaluations without a better one, after which training stops
+PATIENCE = 6  # evaluations without a better one, after which training stops
 
 
 class Diverged(Exception):
