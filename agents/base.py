@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -41,14 +40,6 @@ class StateNet(nn.Module):
             return self.net.prepare(self.market, bar)
         distinct, place = bar.unique(return_inverse=True)
         return self.net.prepare(self.market, distinct).index_select(0, place)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> StateNet:
-        """A copy of the weights on the same market, which is never copied."""
-        memo[id(self.market)] = self.market
-        made = self.__class__.__new__(self.__class__)
-        memo[id(self)] = made
-        made.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
-        return made
 
 
 class MarketAgent:
@@ -123,6 +114,12 @@ class MarketAgent:
             getattr(self, name).load_state_dict(state[name])
         for optimizer, values in zip(self._optimizers(), state["optimizers"], strict=True):
             optimizer.load_state_dict({**values, "param_groups": optimizer.state_dict()["param_groups"]})
+
+    def align_targets(self) -> None:
+        """Let target networks be what they follow."""
+        for name in self._networks():
+            if name.endswith("_target"):
+                getattr(self, name).load_state_dict(getattr(self, name.removesuffix("_target")).state_dict())
 
     def learn(self, rollout: Any) -> dict[str, torch.Tensor]:
         """What a rollout teaches; the losses."""

@@ -38,7 +38,7 @@ class DirectActor(StateNet):
 
 
 class Unroll(NamedTuple):
-    """Rewards [H, N] that still know how the actions made them."""
+    """Scaled rewards [H, N] that still know how the actions made them."""
 
     rewards: torch.Tensor
 
@@ -64,20 +64,21 @@ class AgentDirect(MarketAgent, AgentBase):
 
     def explore_vec_env(self, env: TradingEnv, horizon_len: int, if_random: bool = False) -> Unroll:
         account = env.account
-        prepared = self.act.net.prepare(self.market)
+        bars = torch.arange(env.first, env.stop, device=self.device)  # no others: they would enter the gradient
+        prepared = self.act.net.prepare(self.market, bars)
         rewards = []
         for _ in range(horizon_len):
-            looked_up = prepared.index_select(0, account.state.bar)
+            looked_up = prepared.index_select(0, account.state.bar - env.first)
             action = self.act.net.raw(looked_up, portfolio_of(self.market, account.state)).tanh()
             step = env.advance(account, action, env.draw())
             account = step.account
             rewards.append(step.reward)
         env.account = cut(account)
         self.last_state = env.observe(env.account.state)
-        return Unroll(torch.stack(rewards))
+        return Unroll(torch.stack(rewards) * self.reward_scale)
 
     def update_net(self, buffer: Unroll) -> dict[str, torch.Tensor]:
-        gain = buffer.rewards.mean() * self.reward_scale
+        gain = buffer.rewards.mean()
         self._descend(-gain, self.act_optimizer)
         return {"actor": gain.detach()}
 

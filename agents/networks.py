@@ -35,6 +35,8 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"hidden must be widths of at least one layer, e.g. [32, 32], not {list(self.hidden)}")
+        if self.encoder == "attention" and self.hidden[0] % Attention.HEADS:
+            raise ValueError(f"attention needs a first hidden width divisible by 4, not {self.hidden[0]}")
 
 
 class Shared(nn.Module):

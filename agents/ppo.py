@@ -160,7 +160,7 @@ class AgentPPO(MarketAgent, ElegantPPO):
             values = self.cri.net.value(prepared.index_select(0, bars), portfolios).view_as(rewards)
             advantages = self.get_advantages(rewards, undones, values)
             returns = (advantages + values).flatten()
-            advantages = ((advantages - advantages.mean()) / (advantages.std() + 1e-6)).flatten()
+            advantages = ((advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-6)).flatten()
         actions, logprobs = actions.flatten(0, 1), logprobs.flatten()
         errors, gains = [], []
         for _ in range(self.settings.epochs):

@@ -65,7 +65,7 @@ class ReplayBuffer:
         return self.rows.shape[1] * self.rows.element_size()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows[: self.cur_size], "p": self.p, "cur_size": self.cur_size}
+        return {"rows": self.rows[: self.cur_size].clone(), "p": self.p, "cur_size": self.cur_size}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.p, self.cur_size = state["p"], state["cur_size"]

@@ -79,7 +79,9 @@ class AgentSAC(OffPolicyAgent, ElegantSAC):
         self.target_entropy = config.entropy_per_action * self.action_dim
         with torch.no_grad():
             self.alpha_log.fill_(math.log(config.temperature))
-        self.alpha_optimizer = torch.optim.Adam((self.alpha_log,), config.learning_rate * _TEMPERATURE_SPEED)
+        self.alpha_optimizer = torch.optim.Adam(
+            (self.alpha_log,), config.learning_rate * _TEMPERATURE_SPEED, fused=True
+        )
 
     def _explore(self, prepared: torch.Tensor, portfolio: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         raw = self.act.net.raw(prepared, portfolio)

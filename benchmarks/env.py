@@ -153,7 +153,7 @@ def sizes(result: Result, rounds: int, budget: float, quick: bool) -> None:
     result.add("assets, N=4096", "steps/s", interleave(arms, rounds), compare=False)
 
 
-class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Traffic(TorchDispatchMode):
     """Counts the bytes that tensor operations read and write; views move nothing."""
 
     def __init__(self) -> None:

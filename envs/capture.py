@@ -21,7 +21,7 @@ class CapturedEnv:
         self._action = torch.zeros(env.num_envs, env.action_dim, device=env.device, dtype=env.market.dtype)
         self._starts = env.draw()
         self._account = _copy(env.account)
-        side = torch.cuda.Stream(env.device)  # type: ignore[no-untyped-call]
+        side = torch.cuda.Stream(env.device)
         side.wait_stream(torch.cuda.current_stream(env.device))
         with torch.no_grad(), torch.cuda.stream(side):
             for _ in range(WARM_UP):

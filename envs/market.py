@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -55,6 +55,7 @@ class MarketTensors:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> MarketTensors:
+        assert dtype in (torch.float32, torch.float64), f"a bar index needs float32 or float64, not {dtype}"
         trading = trading or TradingConfig()
         bars, assets = panel.close.shape
         assert bars < 2**24, "a bar index must be exact in float32"
@@ -92,6 +93,9 @@ class MarketTensors:
             symbols=panel.symbols,
         )
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> MarketTensors:
+        return self  # never changed, so shared
+
     def __len__(self) -> int:
         return len(self.features)
 
@@ -116,6 +120,7 @@ class MarketTensors:
         return len(self) - 2
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> MarketTensors:
+        assert dtype in (None, torch.float32, torch.float64), f"a bar index needs float32 or float64, not {dtype}"
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, value in values.items():
             if isinstance(value, torch.Tensor):

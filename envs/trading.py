@@ -16,10 +16,9 @@ from envs.rewards import SharpeMemory, no_memory, reward
 from envs.transition import Costs, State, cash_only, transition
 
 _COMPILED_ENVIRONMENTS = 256  # of one process
-_COMPILER = {
-    "inplace_buffers": False,  # a row read beside one just written waits for the write
-    "cpp.enable_unsafe_math_opt_flag": True,  # sums and products in any order, contracted; not numbers stay that
-    "cpp.enable_floating_point_contract_flag": "fast",
+_COMPILER: dict[str, str | int | bool | Callable[..., Any]] = {
+    "inplace_buffers": False,  # rows are read faster from another buffer than the one written
+    "cpp.enable_floating_point_contract_flag": "fast",  # a product and a sum in one, rounded once
 }
 
 
@@ -132,8 +131,8 @@ class TradingEnv:
         done = terminated | truncated
         begun = _restart(after, done, starts, self.cash)
         account = Account(begun, age.masked_fill(done, 0), _forget(memory, done))
-        flags = (_stored(mask) for mask in (done, terminated, truncated))
-        return Step(account, self.observe(begun), gain, *flags, after, growth, costs)
+        done, terminated, truncated = _stored(done), _stored(terminated), _stored(truncated)
+        return Step(account, self.observe(begun), gain, done, terminated, truncated, after, growth, costs)
 
 
 def _compiled(advance: Callable[..., Step]) -> Callable[..., Step]:

@@ -42,7 +42,7 @@ class Spans:
         if stop - first < 2:
             raise UserError(
                 f"spans: {bars} bars are {warmup} to warm up, {config.validation} for validation and {config.test} "
-                f"for the test; too few are left to train on; expected at least {2 + 2 * PURGE} more"
+                f"for the test; too few are left to train on; expected at least {bars + 2 - (stop - first)} bars"
             )
         return cls(slice(first, stop), validation, test)
 

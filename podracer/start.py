@@ -27,7 +27,9 @@ class Start:
 
     @property
     def hash(self) -> str:
-        return hash_file(self.text) if self.text and not self.text.startswith(IMITATE) else self.text
+        if not self.text or self.text.startswith(IMITATE):
+            return self.text
+        return hash_file(checkpoint.existing(Path(self.text)))
 
     def into(self, agent: Agent, market: MarketTensors, spans: Spans, seed: int) -> None:
         """Give the agent its first weights."""
@@ -36,11 +38,17 @@ class Start:
             if name not in BASELINES:
                 raise UserError(f"start = {self.text!r}: unknown baseline; expected one of {', '.join(BASELINES)}")
             imitate(agent.policy, market, spans.train, BASELINES[name](), seed)
+            agent.align_targets()
         elif self.text:
             self._resume(agent, market, spans)
 
     def _resume(self, agent: Agent, market: MarketTensors, spans: Spans) -> None:
         state = checkpoint.read(Path(self.text), agent.device)
+        for part in ("ends", "agent"):
+            if part not in state:
+                raise UserError(
+                    f"start = {self.text!r}: has no {part!r}; expected a checkpoint.pt of an earlier training"
+                )
         seen, ours = np.datetime64(state["ends"], "ns"), spans.ends(market)
         if seen > ours:
             raise UserError(

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
-from agents.build import build_agent
+from agents.build import Agent, build_agent
 from agents.candidate import Candidate
 from agents.heads import ActorNet
 from envs.backtest import backtest
 from envs.market import MarketTensors
 from envs.policy import Allocated
 from envs.trading import TradingEnv
+from kit.config import to_dict
 from kit.errors import UserError
-from kit.files import hash_arrays
+from kit.files import hash_arrays, hash_json
 from kit.metrics import sharpe
 from podracer.anakin import Anakin
+from podracer.sebulba import Sebulba
 from podracer.spans import Spans
 from podracer.start import Start
 
@@ -62,12 +66,21 @@ def train(
     report: Callable[[Progress], None] | None = None,
 ) -> Trained:
     """The policy that a candidate becomes. The same arguments give the same policy on the same device."""
-    training = Training(candidate, market, spans, seed, start)
-    while not training.done:
-        training.advance()
-        if report:
-            report(training.progress())
-    return training.result()
+    with closing(Training(candidate, market, spans, seed, start)) as training:
+        while not training.done:
+            training.advance()
+            if report:
+                report(training.progress())
+        return training.result()
+
+
+def build_pod(candidate: Candidate, agent: Agent, market: MarketTensors, span: slice, seed: int) -> Anakin | Sebulba:
+    if candidate.pod.kind == "sebulba":
+        return Sebulba(agent, candidate, market, span, seed)
+    config = candidate.algorithm
+    together = getattr(config, "together", 1)
+    env = TradingEnv(market, candidate.env, config.num_envs, span, seed, together=together)
+    return Anakin(agent, env, config.horizon)
 
 
 class Training:
@@ -80,11 +93,8 @@ class Training:
         self.start = start or Start()
         self.agent = build_agent(candidate, market, seed)
         self.start.into(self.agent, market, spans, seed)
-        config = candidate.algorithm
-        together = getattr(config, "together", 1)
-        env = TradingEnv(market, candidate.env, config.num_envs, spans.train, seed, together=together)
-        self.pod = Anakin(self.agent, env, config.horizon)
-        self.samples, self.total = 0, config.samples
+        self.pod = build_pod(candidate, self.agent, market, spans.train, seed)
+        self.samples, self.total = 0, candidate.algorithm.samples
         self.history: list[tuple[int, float]] = []
         self.best: dict[str, torch.Tensor] = {}
         self.best_samples = 0
@@ -105,6 +115,10 @@ class Training:
         self.samples += self.pod.samples_per_rollout
         if self.samples * EVALUATIONS // self.total > evaluated:
             self._evaluate()
+
+    def close(self) -> None:
+        """Give back what the pod holds."""
+        self.pod.close()
 
     def result(self) -> Trained:
         """The policy of the best evaluation; without a validation span, the last one."""
@@ -127,6 +141,8 @@ class Training:
             self.best, self.best_samples = weights, self.samples
             return
         track = backtest([Allocated(self.agent.policy)], self.market, span)[0]
+        if not np.isfinite(track.returns).all():
+            raise Diverged(f"{self.candidate.name}: a return is no number after {self.samples:,} samples")
         score = float(sharpe(track.returns, track.bars_per_year))
         scores = [earlier for _, earlier in self.history if not math.isnan(earlier)]
         self.history.append((self.samples, score))
@@ -136,7 +152,10 @@ class Training:
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree with before it is continued."""
         spans = {name: [span.start, span.stop] for name, span in vars(self.spans).items()}
-        data = hash_arrays({name: getattr(self.market, name).cpu().numpy() for name in ("features", "table")})
+        market = vars(self.market)
+        arrays = {name: value.cpu().numpy() for name, value in market.items() if isinstance(value, torch.Tensor)}
+        rest = [market["interest"], market["bars_per_year"], list(market["symbols"]), to_dict(market["trading"])]
+        data = hash_json([hash_arrays(arrays), *rest])
         return {
             "candidate": self.candidate.hash,
             "seed": self.seed,

@@ -13,7 +13,8 @@ ROOMS = [room for room in FLOORS if (ROOT / room / "__init__.py").exists()]
 # What a room must not load at import, so that training runs on a bare PyTorch machine and the
 # trading driver on one without PyTorch.
 HEAVY = {"ray", "wandb", "pydantic", "alpaca"}
-FORBIDDEN = {"kit": HEAVY | {"torch"}, "market": HEAVY | {"torch"}, "envs": HEAVY, "agents": HEAVY}
+LIGHT = {"envs": HEAVY, "agents": HEAVY, "podracer": HEAVY}  # Sebulba loads Ray when it collects
+FORBIDDEN = {"kit": HEAVY | {"torch"}, "market": HEAVY | {"torch"}} | LIGHT
 MINIMAL = [room for room in ROOMS if room in FORBIDDEN]
 
 

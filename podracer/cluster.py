@@ -1,0 +1,45 @@
+"""Ray, started or attached to safely: a private one answers this machine alone, and only who knows its token."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from typing import Any
+
+from kit.errors import UserError
+
+PRIVATE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: every port on loopback, on Linux too
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+}
+
+
+def attach(**options: Any) -> Any:
+    """Ray itself, on the cluster that this process has or that RAY_ADDRESS names (`auto`: this machine's).
+
+    Where there is neither, a private one is started with these options; it ends with this process.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    if not address and "ray" not in sys.modules:  # it reads these when it is imported: attach first
+        for name, value in PRIVATE.items():
+            os.environ.setdefault(name, value)
+        if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray writes one that all may read
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "WARNING"}
+    if ray.is_initialized():
+        return ray
+    if not address:
+        ray.init(address="local", include_dashboard=False, **quiet, **options)
+        return ray
+    try:
+        ray.init(address=address, **quiet)
+    except ConnectionError as error:
+        raise UserError(
+            f"RAY_ADDRESS = {address!r}: no Ray answers there, or it wants another token; "
+            "expected the address of a running one, or nothing"
+        ) from error
+    return ray
