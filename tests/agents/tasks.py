@@ -49,6 +49,7 @@ class Task:
     def __init__(self, pay: Pay, market: MarketTensors, num_envs: int = 64, episode: int = 16, seed: int = 0) -> None:
         self.pay, self.market, self.num_envs, self.episode = pay, market, num_envs, episode
         self.state_dim, self.action_dim = 1 + ASSETS + 2, ASSETS + 1
+        self.first, self.stop = 0, BARS
         self.wanted = market.features[:, :, 0]  # [T, A]
         self.generator = torch.Generator().manual_seed(seed)
         self.account = self._begin()

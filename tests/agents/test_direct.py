@@ -63,7 +63,7 @@ def gain(agent: AgentDirect, unrolls: int = 1) -> float:
     with torch.no_grad():
         for _ in range(unrolls):
             rewards = agent.explore_vec_env(env, 8).rewards
-    return float(rewards.mean() * agent.reward_scale)
+    return float(rewards.mean())
 
 
 @pytest.mark.parametrize("head", ["bilinear", "late", "joint"])
@@ -72,7 +72,7 @@ def test_the_gradient_of_an_update_equals_finite_differences_through_costs_and_r
     unroll = agent.explore_vec_env(environment(agent), 8)
     assert unroll.rewards.shape == (8, 3)
     parameters = list(agent.act.parameters())
-    expected = [g.clone() for g in torch.autograd.grad(unroll.rewards.mean() * 100.0, parameters)]
+    expected = [g.clone() for g in torch.autograd.grad(unroll.rewards.mean(), parameters)]
     generator, step, slopes = torch.Generator().manual_seed(2), 1e-5, []
     for _ in range(5):
         direction = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in parameters]
@@ -98,7 +98,7 @@ def test_an_update_raises_what_it_climbs() -> None:
     assert gain(agent) > before
 
 
-def test_rewards_are_what_the_environment_pays_for_the_policys_actions() -> None:
+def test_rewards_are_scaled_from_what_the_environment_pays_for_the_policys_actions() -> None:
     agent = agent_of(market_of())
     unroll = agent.explore_vec_env(env := environment(agent), 8)
     other = environment(agent)
@@ -107,7 +107,7 @@ def test_rewards_are_what_the_environment_pays_for_the_policys_actions() -> None
         for _ in range(8):
             state, reward, _, _ = other.step(agent.act(state))
             paid.append(reward)
-    torch.testing.assert_close(unroll.rewards.detach(), torch.stack(paid))
+    torch.testing.assert_close(unroll.rewards.detach() / agent.reward_scale, torch.stack(paid))
     torch.testing.assert_close(agent.last_state, state)
     assert torch.equal(agent.last_state, env.observe(env.account.state))
 
