@@ -26,7 +26,7 @@ REPLAY: dict[str, Any] = {"horizon": 2, "together": 1, "batch_size": 256, "reuse
 REPLAY |= {"gamma": 0.8, "tau": 0.05} | SHARED
 SETTINGS: dict[str, Any] = {
     "ppo": PPOConfig(
-        samples=60 * 16 * ENVS,
+        samples=100 * 16 * ENVS,
         horizon=16,
         batch_size=512,
         epochs=4,
