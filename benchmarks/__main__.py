@@ -17,7 +17,7 @@ from kit.errors import UserError, run_command
 from kit.files import write_text
 
 RESULTS = ROOT / "benchmarks" / "results"
-NOT_BENCHMARKS = {"__init__", "__main__", "harness"}
+NOT_BENCHMARKS = {"__init__", "__main__", "harness", "peers"}
 MARKED = re.compile(r"(<!-- benchmark (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -16,6 +17,7 @@ from envs.rewards import SharpeMemory, no_memory, reward
 from envs.transition import Costs, State, cash_only, transition
 
 _COMPILED_ENVIRONMENTS = 256  # of one process
+_EQUAL_WEIGHT: WeakKeyDictionary[MarketTensors, torch.Tensor] = WeakKeyDictionary()  # seconds to make, never changed
 _COMPILER: dict[str, str | int | bool | Callable[..., Any]] = {
     "inplace_buffers": False,  # rows are read faster from another buffer than the one written
     "cpp.enable_floating_point_contract_flag": "fast",  # a product and a sum in one, rounded once
@@ -156,9 +158,11 @@ def _restart(state: State, done: torch.Tensor, starts: torch.Tensor, cash: torch
 
 def equal_weight_growth(market: MarketTensors) -> torch.Tensor:
     """[T] log growth of the zero action through the whole market, costs included; 0 at the last bar."""
-    track = backtest([equal_weight], market)[0]
-    growth = torch.as_tensor(track.returns, dtype=torch.float64).log1p()
-    return torch.cat([growth, growth.new_zeros(1)]).to(market.device, market.dtype)
+    if market not in _EQUAL_WEIGHT:
+        track = backtest([equal_weight], market)[0]
+        growth = torch.as_tensor(track.returns, dtype=torch.float64).log1p()
+        _EQUAL_WEIGHT[market] = torch.cat([growth, growth.new_zeros(1)]).to(market.device, market.dtype)
+    return _EQUAL_WEIGHT[market]
 
 
 def _forget(memory: SharpeMemory | None, done: torch.Tensor) -> SharpeMemory | None:
