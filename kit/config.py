@@ -83,21 +83,20 @@ def to_yaml(value: Any) -> str:
     return yaml.safe_dump(to_dict(value), sort_keys=False, allow_unicode=True)
 
 
-def describe(cls: type, prefix: str = "") -> Iterator[str]:
-    """One line per key: `key: type = default  help`, for `--help`."""
+def describe(cls: type, prefix: str = "", whole: Any = None) -> Iterator[str]:
+    """One line per key: `key: type = default  help`, for `--help`; defaults are those of `whole`, if given."""
     for field in dataclasses.fields(cls):
         kind = typing.get_type_hints(cls)[field.name]
-        key, default = f"{prefix}{field.name}", _default_of(field)
-        options = [a for a in typing.get_args(kind) if dataclasses.is_dataclass(a)]
+        key, default = f"{prefix}{field.name}", getattr(whole, field.name, _default_of(field))
+        options: list[Any] = [a for a in typing.get_args(kind) if dataclasses.is_dataclass(a)]
         if dataclasses.is_dataclass(kind) and not hasattr(kind, "from_config"):
-            yield from describe(typing.cast(type, kind), f"{key}.")
+            yield from describe(typing.cast(type, kind), f"{key}.", default)
         elif len(options) > 1:  # told apart by their `kind`
             for option in options:
                 chosen = typing.get_args(typing.get_type_hints(option)["kind"])[0]
                 yield f"{key}.kind: {chosen}  {(option.__doc__ or '').strip().splitlines()[0]}"
-                yield from (
-                    f"  {line}" for line in describe(typing.cast(type, option), f"{key}.") if f"{key}.kind:" not in line
-                )
+                lines = describe(option, f"{key}.", default if isinstance(default, option) else None)
+                yield from (f"  {line}" for line in lines if f"{key}.kind:" not in line)
         else:
             shown = "(required)" if default is dataclasses.MISSING else f"= {_show_default(default)}"
             yield f"{key}: {_name(kind)} {shown}  {field.metadata.get('help', '')}".rstrip()
@@ -183,7 +182,8 @@ class _Place:
         return self.source
 
 
-def _convert(kind: Any, value: Any, at: _Place, bounds: Mapping[str, Any]) -> Any:
+def _convert(kind: Any, value: Any, at: _Place, bounds: Mapping[str, Any], default: Any = None) -> Any:
+    """`default` is what stands where nothing is given: keys of a component that are not named keep its values."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
@@ -193,9 +193,9 @@ def _convert(kind: Any, value: Any, at: _Place, bounds: Mapping[str, Any]) -> An
         except ValueError as error:
             raise at.refuse(value, str(error)) from None
     if origin in (Union, types.UnionType):
-        return _convert_union(arguments, value, at, bounds)
+        return _convert_union(arguments, value, at, bounds, default)
     if dataclasses.is_dataclass(kind):
-        return _convert_dataclass(typing.cast(type, kind), value, at)
+        return _convert_dataclass(typing.cast(type, kind), value, at, default)
     if origin is Literal:
         if not any(value == choice and type(value) is type(choice) for choice in arguments):
             near = difflib.get_close_matches(str(value), [str(a) for a in arguments], 1, 0.5)
@@ -214,21 +214,24 @@ def _convert(kind: Any, value: Any, at: _Place, bounds: Mapping[str, Any]) -> An
     return _within(_scalar(kind, value, at), at, bounds)
 
 
-def _convert_union(arguments: tuple[Any, ...], value: Any, at: _Place, bounds: Mapping[str, Any]) -> Any:
+def _convert_union(
+    arguments: tuple[Any, ...], value: Any, at: _Place, bounds: Mapping[str, Any], default: Any
+) -> Any:
     """`X | None`, or dataclasses told apart by their `kind`."""
     if value is None and type(None) in arguments:
         return None
     options = [a for a in arguments if a is not type(None)]
     if len(options) == 1:
-        return _convert(options[0], value, at, bounds)
+        return _convert(options[0], value, at, bounds, default)
     if not isinstance(value, dict):
         raise at.refuse(value, "expected keys with values, among them kind")
     by_kind = {typing.get_args(typing.get_type_hints(option)["kind"])[0]: option for option in options}
-    chosen = _convert(Literal[tuple(by_kind)], value.get("kind"), at.inside("kind"), {})
-    return _convert(by_kind[chosen], value, at, bounds)
+    kind = value.get("kind", getattr(default, "kind", None))
+    chosen = _convert(Literal[tuple(by_kind)], kind, at.inside("kind"), {})
+    return _convert(by_kind[chosen], value, at, bounds, default)
 
 
-def _convert_dataclass(kind: type, value: Any, at: _Place) -> Any:
+def _convert_dataclass(kind: type, value: Any, at: _Place, default: Any = None) -> Any:
     if isinstance(value, kind):
         return value
     if value is None:
@@ -241,12 +244,17 @@ def _convert_dataclass(kind: type, value: Any, at: _Place) -> Any:
             raise at.unknown(str(name), known, value[name])
     for field in dataclasses.fields(kind):
         if field.name in value:
+            inner = getattr(default, field.name) if isinstance(default, kind) else _default_of(field)
             arguments[field.name] = _convert(
-                hints[field.name], value[field.name], at.inside(field.name), field.metadata
+                hints[field.name], value[field.name], at.inside(field.name), field.metadata, inner
             )
+        elif isinstance(default, kind):
+            continue
         elif field.init and _default_of(field) is dataclasses.MISSING:
             raise at.inside(field.name).refuse(None, f"is missing; expected {_name(hints[field.name])}")
     try:
+        if isinstance(default, kind):
+            return dataclasses.replace(typing.cast(Any, default), **arguments)
         return kind(**arguments)
     except ValueError as error:  # a rule between keys, from __post_init__
         raise at.refuse(to_dict(arguments), str(error)) from None
@@ -256,7 +264,7 @@ def _scalar(kind: Any, value: Any, at: _Place) -> Any:
     if kind in (float, int) and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:  # YAML reads 1e-3 as text
             number = float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             number = math.nan  # refused below
         if math.isfinite(number) and (kind is float or number == int(number)):
             return number if kind is float else value if isinstance(value, int) else int(number)

@@ -191,3 +191,30 @@ def test_a_type_of_ones_own_explains_itself():
     Holder.__annotations__["spec"] = Spec
     with pytest.raises(UserError, match=r"configuration: spec = 3: expected a feature"):
         build(Holder, {"spec": 3})
+
+
+@dataclass(frozen=True)
+class Dear:
+    env: Env = setting(Env(Costs(commission_bp=9.0, share=0.2), mode="tilt"))
+    source: FromFile | Synthetic = setting(Synthetic(seed=99))
+
+
+def test_keys_that_are_not_named_keep_what_the_whole_says_of_its_parts() -> None:
+    assert load(Dear, overrides=["env.costs.share=0.3"]) == Dear(Env(Costs(9.0, 0.3), "tilt"))
+    assert load(Dear, overrides=["env.mode=softmax"]).env == Env(Costs(9.0, 0.2), "softmax")
+
+
+def test_another_kind_of_part_has_its_own_defaults_and_the_same_kind_need_not_be_named() -> None:
+    assert load(Dear, overrides=["source.kind=file", "source.path=x"]).source == FromFile(Path("x"))
+    assert load(Dear, overrides=["source.kind=synth"]).source == Synthetic(99)
+    assert load(Dear, overrides=["source.seed=3"]).source == Synthetic(3)
+
+
+def test_a_number_too_large_is_refused() -> None:
+    assert "seed = " in refused("seed=1" + "0" * 400)
+
+
+def test_help_shows_the_defaults_of_the_whole() -> None:
+    lines = list(describe(Dear))
+    assert any(line.startswith("env.costs.share: a number = 0.2") for line in lines)
+    assert any(line == "  source.seed: a whole number = 99" for line in lines)
