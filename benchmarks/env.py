@@ -65,7 +65,7 @@ def rate(env: Any, budget: float) -> Callable[[], float]:
         env.reset()
         for action in actions:
             env.step(action)
-        steps = max(3, round(budget / _elapsed(lambda: env.step(actions[0]), device)))
+        steps = max(3, round(budget / elapsed(lambda: env.step(actions[0]), device)))
 
     def measure() -> float:
         def run() -> None:
@@ -73,7 +73,7 @@ def rate(env: Any, budget: float) -> Callable[[], float]:
                 env.step(actions[k % ACTIONS])
 
         with torch.no_grad():
-            return steps * count / _elapsed(run, device)
+            return steps * count / elapsed(run, device)
 
     return measure
 
@@ -198,7 +198,7 @@ def memory(result: Result, rounds: int, budget: float) -> None:
             for _ in range(repeat):
                 b.copy_(a)
 
-        return lambda: 8 * floats * repeat / _elapsed(copy, env.device) / 1e9
+        return lambda: 8 * floats * repeat / elapsed(copy, env.device) / 1e9
 
     copies = {"copy of 2 x 256 MB": bandwidth(2**26), "copy of 2 x 512 KB": bandwidth(2**17)}
     achieved = {"podracer": [s * moved / 1e9 for s in steps]}
@@ -220,7 +220,7 @@ def captured(result: Result, rounds: int, budget: float) -> None:
         result.add(f"captured N={count}", "steps/s", interleave(arms, rounds))
 
 
-def _elapsed(work: Callable[[], object], device: torch.device) -> float:
+def elapsed(work: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()

@@ -38,6 +38,22 @@ def elegantrl_vec_repaired(prices: np.ndarray, indicators: np.ndarray, num_envs:
     return _with_data(repaired, prices, indicators)(num_envs=num_envs, beg_idx=0, end_idx=len(prices), gpu_id=-1)
 
 
+def elegantrl_agent(kind: str, state_dim: int, action_dim: int, net: tuple[int, ...], **settings: Any) -> Any:
+    """One of ElegantRL's own agents on the CPU; `settings` are its configuration's."""
+    stock = getattr(importlib.import_module(f"elegantrl.agents.Agent{kind}"), f"Agent{kind}")
+    shape = {"env_name": "peer", "state_dim": state_dim, "action_dim": action_dim, "if_discrete": False}
+    config = importlib.import_module("elegantrl.train.config").Config(stock, None, shape)
+    for name, value in settings.items():
+        setattr(config, name, value)
+    return stock(net, state_dim, action_dim, gpu_id=-1, args=config)
+
+
+def elegantrl_buffer(size: int, state_dim: int, action_dim: int, num_envs: int) -> Any:
+    return importlib.import_module("elegantrl.train.replay_buffer").ReplayBuffer(
+        size, state_dim, action_dim, gpu_id=-1, num_envs=num_envs
+    )
+
+
 def finrl_pandas(prices: np.ndarray, indicators: np.ndarray) -> Any:
     """FinRL's StockTradingEnv, on the long table with a row per day and symbol that it asks for."""
     bars, assets = prices.shape
