@@ -1,7 +1,7 @@
 # Every target sets up what it needs; `make help` lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench clean
+.PHONY: help setup demo test test-slow lint format bench learning clean
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -62,6 +62,9 @@ $(VENV)/.bench: $(STAMP)
 	@$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev,bench]'
 	@$(BIN)/python -m pip install -qq --constraint constraints.txt --no-deps elegantrl finrl
 	@touch $@
+
+learning: setup ## what each algorithm learns on markets with a known answer (about half an hour on 2 cores)
+	$(BIN)/python -m benchmarks.learning
 
 clean: ## remove what was built and run; the virtual environment too
 	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -104,8 +104,8 @@ class MarketAgent:
             getattr(self, name).load_state_dict(state[name])
         for optimizer, values in zip(self._optimizers(), state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
-        self.generator.set_state(state["generator"])
-        self.explorer.set_state(state["explorer"])
+        self.generator.set_state(state["generator"].cpu())
+        self.explorer.set_state(state["explorer"].cpu())
         self.last_state = state["last_state"]
 
     def take_over(self, state: dict[str, Any]) -> None:

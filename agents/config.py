@@ -53,6 +53,10 @@ class SACConfig:
     weight_decay: float = setting(0.0, low=0, help="of the networks' weights")
     clip_grad_norm: float = setting(1.0, above=0, help="the largest norm of a gradient")
 
+    def __post_init__(self) -> None:
+        if self.num_envs % self.together:
+            raise ValueError(f"num_envs must be a multiple of together, {self.together}")
+
 
 @dataclass(frozen=True)
 class TD3Config:
@@ -75,6 +79,10 @@ class TD3Config:
     reward_scale: float = setting(100.0, above=0, help=REWARD_SCALE)
     weight_decay: float = setting(0.0, low=0, help="of the networks' weights")
     clip_grad_norm: float = setting(1.0, above=0, help="the largest norm of a gradient")
+
+    def __post_init__(self) -> None:
+        if self.num_envs % self.together:
+            raise ValueError(f"num_envs must be a multiple of together, {self.together}")
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,11 @@ class AgentSAC(OffPolicyAgent, ElegantSAC):
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         return [*super()._optimizers(), self.alpha_optimizer]
 
+    def take_over(self, state: dict[str, Any]) -> None:
+        super().take_over(state)
+        with torch.no_grad():
+            self.alpha_log.copy_(state["alpha_log"])
+
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"alpha_log": self.alpha_log.detach()}
 

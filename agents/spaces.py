@@ -188,6 +188,23 @@ def candidate_from(algorithm: str, values: Mapping[str, Any]) -> Candidate:
     return build(Candidate, tree, "candidate")
 
 
+def parameters(candidate: Candidate) -> dict[str, Any]:
+    """What a search would have had to choose for it: numbers, and labels of choices. None: no such label."""
+    tree = to_dict(candidate)
+    chosen: dict[str, Any] = {}
+    for knob in SPACES[candidate.algorithm.kind]:
+        if isinstance(knob, Choice):
+            chosen[knob.name] = next((label for label in knob.labels if _agrees(tree, knob.values(label))), None)
+        else:
+            chosen[knob.name] = _looked_up(tree, knob.name)
+    return chosen
+
+
+def _agrees(tree: Any, values: Values) -> bool:
+    """Whether a candidate has these values; lists and tuples are the same."""
+    return all(to_dict(value) == _looked_up(tree, key) for key, value in values.items())
+
+
 def mutate(candidate: Candidate, rng: np.random.Generator, chance: float = 0.4, step: float = 0.15) -> Candidate:
     """Another candidate whose networks have the same shapes, so that this one's weights fit it.
 

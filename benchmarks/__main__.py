@@ -7,12 +7,13 @@ Results land in benchmarks/results/NAME.json. The README's tables stand between 
 from __future__ import annotations
 
 import argparse
+import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.harness import ROOT, load
+from benchmarks.harness import ROOT, Result, load
 from kit.errors import UserError, run_command
 from kit.files import write_text
 
@@ -53,8 +54,10 @@ def render(readme: Path) -> None:
         if not file.exists():
             return match[0]
         result = load(file)
+        module = importlib.import_module(f"benchmarks.{match[2]}")
+        brief = getattr(module, "brief", Result.brief)
         command = f"`python -m benchmarks {match[2]}`"
-        return f"{match[1]}{result.brief()}\n\n{command}; {result.machine}; commit {result.commit}\n{match[3]}"
+        return f"{match[1]}{brief(result)}\n\n{command}; {result.machine}; commit {result.commit}\n{match[3]}"
 
     write_text(readme, MARKED.sub(table, readme.read_text()))
 

@@ -20,6 +20,7 @@ _USER_ERRNOS = {
     errno.EROFS: "the file system is read-only",
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file is larger than is allowed here",
     errno.EISDIR: "is a folder, expected a file",
     errno.ENOTDIR: "a part of the path is a file, expected a folder",
 }

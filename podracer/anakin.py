@@ -45,4 +45,4 @@ def env_state(env: TradingEnv) -> dict[str, Any]:
 def restore_env(env: TradingEnv, state: dict[str, Any]) -> None:
     sharpe = state["sharpe"] and SharpeMemory(**state["sharpe"])
     env.account = Account(State(**state["state"]), state["age"], sharpe)
-    env.generator.set_state(state["generator"])
+    env.generator.set_state(state["generator"].cpu())

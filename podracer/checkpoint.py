@@ -15,8 +15,8 @@ FORMAT = 1
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
-        torch.save({"format": FORMAT, **state}, temporary)
+    with replacing(path) as temporary, open(temporary, "wb") as file:  # given a path, it would write its name
+        torch.save({"format": FORMAT, **state}, file)
 
 
 def existing(path: Path) -> Path:

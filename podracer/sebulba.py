@@ -91,8 +91,7 @@ class Worker:
         return Reply(version, type(rollout)(*map(to_arrays, rollout)), to_arrays(state))
 
     def _continue(self, state: dict[str, Any]) -> None:
-        env = state["env"]
-        self.pod.load_state_dict(env | {"generator": env["generator"].cpu()})
+        self.pod.load_state_dict(state["env"])
         self.agent.explorer.set_state(state["explorer"].cpu())
         self.agent.last_state = state["last_state"]
 

@@ -38,12 +38,15 @@ class Spans:
         stop = test.start - (PURGE if config.test else 0)
         validation = slice(stop - config.validation, stop)
         stop = validation.start - (PURGE if config.validation else 0)
-        first = warmup if config.train is None else max(warmup, stop - config.train)
-        if stop - first < 2:
+        left = stop - warmup
+        if left < 2:
             raise UserError(
                 f"spans: {bars} bars are {warmup} to warm up, {config.validation} for validation and {config.test} "
-                f"for the test; too few are left to train on; expected at least {bars + 2 - (stop - first)} bars"
+                f"for the test; too few are left to train on; expected at least {bars + 2 - left} bars"
             )
+        if config.train is not None and config.train > left:
+            raise UserError(f"spans.train = {config.train}: expected at most {left}; no more bars are left")
+        first = stop - (left if config.train is None else config.train)
         return cls(slice(first, stop), validation, test)
 
     def ends(self, market: MarketTensors) -> np.datetime64:

@@ -145,7 +145,10 @@ def test_the_examples_of_the_help_name_commands_that_exist():
     assert len(named) >= 5
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda f: f.name)
+CONFIGS = [file for file in sorted((ROOT / "configs").glob("*.yaml")) if "python -m market" in file.read_text()]
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda f: f.name)
 def test_every_configuration_in_the_folder_is_valid(file):
     config = load(MarketConfig, file)
     assert build(MarketConfig, to_dict(config)) == config

@@ -292,3 +292,12 @@ def test_a_checkpoint_holds_tensors_and_plain_values_only(tmp_path: Path) -> Non
     for kind in KINDS:
         stopped(kind, 1, tmp_path / "checkpoint.pt")
         check(checkpoint.read(tmp_path / "checkpoint.pt"))
+
+
+def test_the_same_state_is_the_same_bytes_wherever_it_is_written(tmp_path: Path) -> None:
+    """A trial that starts from a checkpoint is known by the checkpoint's hash."""
+    state = {"weights": torch.arange(9.0), "samples": 4}
+    paths = [tmp_path / "a" / "checkpoint.pt", tmp_path / "b" / "checkpoint.pt", tmp_path / "a" / "other.pt"]
+    for path in paths:
+        checkpoint.write(path, state)
+    assert len({path.read_bytes() for path in paths}) == 1

@@ -1,0 +1,1 @@
+"""The tournament: folds, scores, elimination, and the verdict that tells luck from skill."""

@@ -1,0 +1,81 @@
+"""Trials on Ray Tune: places, fractions of GPUs, retries, TensorBoard files. What is done is in the ledger."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from podracer.cluster import attach
+from tournament.arena import Arena
+from tournament.config import ExecutionConfig
+from tournament.ledger import Ledger
+from tournament.queue import Chain, Queue, Watcher
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def execute(
+    chains: Sequence[Chain],
+    arena: Arena,
+    ledger: Ledger,
+    config: ExecutionConfig,
+    folder: Path,
+    name: str,
+    watcher: Watcher,
+) -> None:
+    """Run what is not recorded yet, as one experiment; returns when every chain is at its end."""
+    queue = Queue(chains, arena, ledger, watcher)
+    if queue.over:
+        return
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    attach()
+    from ray import tune
+
+    from tournament.trainable import Actor, Proposer
+
+    def places(given: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """The trial's own place; with remote actors, theirs beside it."""
+        pod = given["job"]["candidate"]["pod"]
+        bundles = [{"CPU": config.cpus, "GPU": config.gpus}]
+        if pod["kind"] == "sebulba":
+            bundles += [{"CPU": pod["actor_cpus"], "GPU": pod["actor_gpus"]}] * pod["actors"]
+        return tune.PlacementGroupFactory(bundles)
+
+    def named(trial: Any) -> str:
+        job = trial.config["job"]
+        return f"{job['candidate']['algorithm']['kind']}-fold{job['fold']}-{trial.trial_id}"
+
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(Actor, arena=arena, ledger=str(ledger.folder.absolute())), places),
+        tune_config=tune.TuneConfig(
+            search_alg=Proposer(queue),
+            num_samples=-1,
+            max_concurrent_trials=config.workers,
+            reuse_actors=True,
+            trial_name_creator=named,
+            trial_dirname_creator=named,
+        ),
+        run_config=tune.RunConfig(
+            name=_fresh(folder, name),
+            storage_path=str(folder.absolute()),
+            failure_config=tune.FailureConfig(max_failures=config.retries),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+    if not queue.over:  # Tune was asked to stop
+        raise KeyboardInterrupt
+
+
+def _fresh(folder: Path, name: str) -> str:
+    """A run that goes on is a new experiment beside the one that was stopped."""
+    taken = {path.name for path in folder.glob(f"{name}*")}
+    return next(made for number in range(1, len(taken) + 2) if (made := f"{name}-{number}") not in taken)

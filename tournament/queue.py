@@ -1,0 +1,70 @@
+"""Jobs in chains: the folds of one candidate and seed, each from where the one before ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tournament.arena import Arena
+from tournament.ledger import Ledger, Record
+from tournament.trial import Job, failed, key_of
+
+Link = Callable[[Record | None], Job]  # from the record before, None at first
+Chain = Sequence[Link]
+
+
+@dataclass
+class Watcher:
+    """Who is told how it goes; the live view is one."""
+
+    started: Callable[[Job], None] = lambda job: None
+    progressed: Callable[[Job, dict[str, Any]], None] = lambda job, figures: None
+    finished: Callable[[Record], None] = lambda record: None
+
+
+@dataclass
+class Queue:
+    """What is recorded already is passed over; a chain ends at its first failure."""
+
+    chains: Sequence[Chain]
+    arena: Arena
+    ledger: Ledger
+    watcher: Watcher
+    running: dict[int, Job] = field(default_factory=dict)  # by chain
+    _place: dict[int, int] = field(default_factory=dict)  # of each chain: what comes next
+    _last: dict[int, Record] = field(default_factory=dict)
+
+    def next(self) -> tuple[int, Job] | None:
+        """A job to be run, with the number of its chain; None: not now, or not any more."""
+        for number in range(len(self.chains)):
+            if number not in self.running and (job := self._due(number)):
+                self.running[number] = job
+                self.watcher.started(job)
+                return number, job
+        return None
+
+    @property
+    def over(self) -> bool:
+        return not self.running and not any(self._due(number) for number in range(len(self.chains)))
+
+    def finished(self, number: int, problem: str = "") -> None:
+        """The chain's job has ended: it is recorded, or its process died for good."""
+        job = self.running.pop(number)
+        key = key_of(job, self.arena)
+        if self.ledger.get(key) is None:
+            reason = problem or "its process ended without a record"
+            self.ledger.put(failed(job, self.arena, "crashed", reason))
+
+    def _due(self, number: int) -> Job | None:
+        """The chain's first job that is not recorded."""
+        chain = self.chains[number]
+        while (place := self._place.get(number, 0)) < len(chain):
+            job = chain[place](self._last.get(number))
+            record = self.ledger.get(key_of(job, self.arena))
+            if record is None:
+                return job
+            self._last[number] = record
+            self._place[number] = place + 1 if record.status == "done" else len(chain)
+            self.watcher.finished(record)
+        return None

@@ -1,0 +1,92 @@
+"""The two ends of Ray Tune: who names the next trial, and what runs in an actor. Imported once Ray is attached."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from ray import tune
+from ray.tune.search import Searcher
+
+from kit.config import build, to_dict
+from kit.memory import keep_freed_memory
+from podracer.training import Diverged, Progress
+from tournament.arena import Arena
+from tournament.ledger import Ledger
+from tournament.queue import Queue
+from tournament.trial import Job, Trial, failed
+
+log = logging.getLogger(__name__)
+
+
+class Actor(tune.Trainable):
+    """Holds nothing between trials but the bars. A trial that fails by itself is recorded, not run again."""
+
+    def setup(self, config: dict[str, Any], arena: Arena, ledger: str) -> None:  # type: ignore[override]
+        torch.set_num_threads(1)
+        keep_freed_memory()
+        self.arena, self.ledger = arena, Ledger(ledger)
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.job = build(Job, new_config["job"], "job")
+        self.trial: Trial | None = None
+        self.progress: Iterator[Progress] = iter(())
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Up to the next evaluation; then judging and the record."""
+        try:
+            if self.trial is None:
+                self.trial = Trial(self.job, self.arena, self.ledger)
+                self.progress = self.trial.steps()
+            progress = next(self.progress, None)
+            if progress is None:
+                record = self.trial.finish()
+                return {"samples": record.trained, "done": True}
+        except Diverged as error:
+            return self._failed("diverged", str(error))
+        except Exception as error:
+            log.exception("%s failed", self.job.name)
+            return self._failed("crashed", f"{type(error).__name__}: {error}")
+        figures = {"samples": progress.samples, "reward": progress.reward, "validation": progress.validation}
+        return figures | progress.losses | {"done": False}
+
+    def cleanup(self) -> None:
+        if self.trial is not None:
+            self.trial.close()
+
+    def _failed(self, status: Any, reason: str) -> dict[str, Any]:
+        self.ledger.put(failed(self.job, self.arena, status, reason))
+        return {"done": True}
+
+
+class Proposer(Searcher):
+    """Hands the queue's jobs to Tune, and tells the queue how they ended."""
+
+    def __init__(self, queue: Queue) -> None:
+        super().__init__()
+        self.queue = queue
+        self.chains: dict[str, int] = {}  # by trial
+
+    def suggest(self, trial_id: str) -> Any:
+        found = self.queue.next()
+        if found is None:
+            return Searcher.FINISHED if self.queue.over else None
+        number, job = found
+        self.chains[trial_id] = number
+        return {"job": to_dict(job)}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self.queue.watcher.progressed(self.queue.running[self.chains[trial_id]], result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self.queue.finished(self.chains[trial_id], "its process died, again and again" if error else "")
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is the only truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never asked: a run that goes on is a new experiment over the same ledger."""
