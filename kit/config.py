@@ -214,9 +214,7 @@ def _convert(kind: Any, value: Any, at: _Place, bounds: Mapping[str, Any], defau
     return _within(_scalar(kind, value, at), at, bounds)
 
 
-def _convert_union(
-    arguments: tuple[Any, ...], value: Any, at: _Place, bounds: Mapping[str, Any], default: Any
-) -> Any:
+def _convert_union(arguments: tuple[Any, ...], value: Any, at: _Place, bounds: Mapping[str, Any], default: Any) -> Any:
     """`X | None`, or dataclasses told apart by their `kind`."""
     if value is None and type(None) in arguments:
         return None

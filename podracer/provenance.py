@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
-from kit.files import hash_file, hash_json
+from kit import code
 
 ROOMS = ("kit", "market", "envs", "agents", "podracer")  # what a training depends on
-ROOT = Path(__file__).parent.parent
 
 
 def code_hash() -> str:
-    """The same for the same source files, wherever they lie."""
-    files = sorted(file for room in ROOMS for file in (ROOT / room).rglob("*.py"))
-    return hash_json({file.relative_to(ROOT).as_posix(): hash_file(file) for file in files})
+    return code.code_hash(*ROOMS)
 
 
 def created_by() -> str:

@@ -80,6 +80,6 @@ class TournamentConfig:
     leak: LeakConfig = setting(LeakConfig())
     execution: ExecutionConfig = setting(ExecutionConfig())
     seed: int = setting(0, low=0, help="another seed is another tournament")
-    wandb: Literal["auto", "offline", "off"] = setting(
-        "auto", help="auto: Weights & Biases online where WANDB_API_KEY is set, else off"
+    wandb: Literal["auto", "offline", "disabled"] = setting(
+        "auto", help="auto: Weights & Biases online where WANDB_API_KEY is set, else not at all"
     )

@@ -67,6 +67,7 @@ def execute(
             name=_fresh(folder, name),
             storage_path=str(folder.absolute()),
             failure_config=tune.FailureConfig(max_failures=config.retries),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),
     )

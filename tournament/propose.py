@@ -7,7 +7,7 @@ candidate hashes, with a seed of its own. So a run that was killed proposes the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,28 +16,18 @@ import optuna
 from agents.candidate import Candidate
 from agents.config import AlgorithmConfig
 from agents.spaces import SPACES, candidate_from, mutate, parameters, sample
-from kit.config import setting
 from tournament.config import SearchConfig
-from tournament.score import Standing
+from tournament.score import Entrant, Standing
+from tournament.trial import draw
 
 TRIES = 100  # to propose a candidate that is not there yet
 STARTUP = 10  # finished candidates before Optuna's sampler models them
 ALGORITHM = "algorithm"
 
 
-@dataclass(frozen=True)
-class Entrant:
-    """A candidate in a round, and where its first fold starts from."""
-
-    candidate: Candidate
-    round: int = setting(low=1)
-    parent: str = setting("", help="hash of the candidate that it is an offspring of")
-    starts: tuple[str, ...] = setting((), help="a checkpoint of the parent's fold 1 for every seed; none: from nothing")
-
-
 def propose(round: int, known: Sequence[Standing], config: SearchConfig, seed: int) -> list[Entrant]:
     """The round's entrants. `known` are all candidates of earlier rounds."""
-    taken = {standing.entrant.candidate.hash for standing in known}
+    taken = {standing.hash for standing in known}
     entrants: list[Entrant] = []
     if round > 1:
         entrants += _offspring(round, known, config, seed, taken)
@@ -67,7 +57,7 @@ def _study(
         seed=draw(seed, round), n_startup_trials=STARTUP, multivariate=True, group=True, constant_liar=True
     )
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    for standing in sorted(known, key=lambda standing: standing.entrant.candidate.hash):
+    for standing in sorted(known, key=lambda standing: standing.hash):
         chosen = _chosen(standing.entrant.candidate, config)
         if chosen is None:
             continue
@@ -123,8 +113,3 @@ def _shortened(candidate: Candidate, config: SearchConfig) -> Candidate:
     algorithm: AlgorithmConfig = candidate.algorithm
     changed: Any = replace(algorithm, samples=max(1, round(algorithm.samples * config.samples)))
     return replace(candidate, algorithm=changed)
-
-
-def draw(*seed: int) -> int:
-    """A seed of one's own for each part of a run."""
-    return int(np.random.SeedSequence(seed).generate_state(1)[0])

@@ -18,9 +18,10 @@ from agents.candidate import Candidate
 from agents.heads import ActorNet
 from envs.backtest import backtest
 from envs.policy import Allocated
+from kit.code import code_hash
 from kit.config import build, setting, to_dict
 from podracer import checkpoint
-from podracer.provenance import code_hash
+from podracer.provenance import ROOMS
 from podracer.spans import Spans
 from podracer.start import Start
 from podracer.training import EVALUATIONS, Progress, Training
@@ -69,9 +70,14 @@ def key_of(job: Job, arena: Arena) -> TrialKey:
     return TrialKey(job.candidate.hash, text, job.start, data, _code(), job.seed, job.budget)
 
 
+def draw(*seed: int) -> int:
+    """A seed of one's own for each part of a run."""
+    return int(np.random.SeedSequence(seed).generate_state(1)[0])
+
+
 @cache
 def _code() -> str:
-    return code_hash()
+    return code_hash(*ROOMS, "tournament")
 
 
 class Trial:

@@ -101,6 +101,12 @@ def test_it_takes_a_track_as_the_backtest_makes_it() -> None:
     assert record(**{name: getattr(track, name) for name in names}).hash == made.hash
 
 
+def test_the_final_fit_is_done_without_a_track(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    assert ledger.put(Record(key(), CANDIDATE, "done", 1, 0, checkpoint="e" * 64))
+    assert [(made.fold, len(made.dates), made.checkpoint) for made in ledger.records()] == [(0, 0, "e" * 64)]
+
+
 def test_what_is_not_there_is_none(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "not yet")
     assert ledger.get(key()) is None
