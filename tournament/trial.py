@@ -67,7 +67,7 @@ def key_of(job: Job, arena: Arena) -> TrialKey:
     spans = spans_of(arena, job.fold)
     text = Fold(max(job.fold, 1), spans).text
     data = arena.data_hash(spans)
-    return TrialKey(job.candidate.hash, text, job.start, data, _code(), job.seed, job.budget)
+    return TrialKey(job.candidate.hash, text, job.start, data, code(), job.seed, job.budget)
 
 
 def draw(*seed: int) -> int:
@@ -76,7 +76,7 @@ def draw(*seed: int) -> int:
 
 
 @cache
-def _code() -> str:
+def code() -> str:
     return code_hash(*ROOMS, "tournament")
 
 
