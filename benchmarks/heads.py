@@ -1,0 +1,76 @@
+"""How late the portfolio may join: PPO's speed and learning with each head.
+
+python -m benchmarks.heads [--quick] [--json FILE]
+
+`joint` encodes every sample; `late` and `bilinear` encode every bar once. A share is of the oracle
+rule's edge over the same market seeds, on bars that training does not see.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from typing import Literal, NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from agents.baselines import Oracle
+from agents.candidate import Candidate
+from agents.config import PPOConfig
+from agents.networks import NetworkConfig
+from benchmarks.env import tensors
+from benchmarks.harness import Result, arguments, interleave
+from benchmarks.learning import SKILL, edge, prepared
+from benchmarks.train import per_second, pod_of
+from envs.policy import Allocated
+from kit.memory import keep_freed_memory
+from podracer.training import train
+
+Head = Literal["bilinear", "late", "joint"]
+HEADS: tuple[Head, ...] = ("bilinear", "late", "joint")
+SEEDS = range(100, 105)
+
+
+class Job(NamedTuple):
+    head: Head
+    seed: int
+
+
+def learn(job: Job) -> tuple[float, float]:
+    """Its edge and the oracle's."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    market, spans, signal = prepared(SKILL, job.seed)
+    trained = train(Candidate(PPOConfig(), NetworkConfig(head=job.head)), market, spans, job.seed)
+    policies = Allocated(trained.actor), Oracle(signal)
+    ours, best = (edge(policy, market, spans.test) for policy in policies)
+    return ours, best
+
+
+def main() -> None:
+    options = arguments(__doc__.splitlines()[0])
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    result = Result("heads")
+    pods = {head: pod_of(tensors(), PPOConfig(), NetworkConfig(head=head)) for head in HEADS}
+    samples = PPOConfig().num_envs * PPOConfig().horizon
+    arms = {
+        head: per_second(lambda pod=pod, agent=agent: agent.learn(pod.collect()), samples, agent.device)  # type: ignore[misc]
+        for head, (pod, agent) in pods.items()
+    }
+    result.add("training, 30 assets", "samples/s", interleave(arms, 2 if options.quick else 7))
+    if not options.quick:
+        jobs = [Job(head, seed) for seed in SEEDS for head in HEADS]
+        with multiprocessing.get_context("spawn").Pool() as pool:
+            done = dict(zip(jobs, tqdm(pool.imap(learn, jobs), total=len(jobs), unit="training")))
+        for head in HEADS:
+            edges = [value for job, value in done.items() if job.head == head]
+            share = sum(ours for ours, _ in edges) / sum(best for _, best in edges)
+            result.add("share of skill, 5 markets", "of the oracle's edge", {head: [share]}, compare=False)
+    result.finish(options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The end of a tournament: the verdict's walk-forward half, the ensemble, the final fit, and the hold-out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from agents import bundle
+from agents.build import build_agent
+from agents.candidate import Candidate
+from agents.ensemble import Ensemble
+from agents.heads import ActorNet
+from agents.manifest import Provenance, parse_json
+from agents.reference import measure
+from envs.backtest import Track, backtest
+from envs.policy import Allocated, equal_weight
+from kit.config import to_dict
+from kit.errors import UserError
+from kit.files import hash_json, write_json
+from podracer.provenance import created_by
+from tournament.arena import Arena
+from tournament.choose import Choice, choose, concatenated, walk_forward
+from tournament.config import TournamentConfig
+from tournament.execute import execute
+from tournament.ledger import Ledger, Record
+from tournament.queue import Link
+from tournament.rounds import Tournament
+from tournament.score import Standing
+from tournament.trial import Job, code, key_of, policy_of, spans_of
+from tournament.verdict import Verdict, verdict
+
+BUNDLE, VERDICT, OPENINGS = "bundle", "bundle.verdict.json", "openings.json"
+FALL_BACK = "equal-weight"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to."""
+
+    standings: list[Standing]  # everybody, the leader first
+    choices: list[Choice]  # none: nobody was eligible, and the bundle is equal weight
+    track: Track | None  # the ensemble's on the walk-forward, from fold 2 on; "pool chosen with later folds in view"
+    benchmark: Track  # equal weight, from fold 1 on
+    verdict: Verdict
+    bundle: Path
+
+
+def conclude(run: Tournament, folder: Path) -> Outcome:
+    """Choose, judge, fit once more on everything before the hold-out, and write the bundle."""
+    standings, arena, config = run.standings(), run.arena, run.config
+    choices = choose(standings, config.ensemble, arena)
+    track = walk_forward(standings, config.ensemble, arena, run.ledger)
+    benchmark = concatenated([arena.benchmark(fold.spans) for fold in arena.folds.folds])
+    fitted = final_fit(run, choices)
+    _save(folder / BUNDLE, choices, fitted, track or benchmark, arena, run.ledger, config)
+    return Outcome(standings, choices, track, benchmark, judged(standings, arena), folder / BUNDLE)
+
+
+def judged(
+    standings: Sequence[Standing], arena: Arena, hold_out: tuple[np.ndarray, np.ndarray] | None = None
+) -> Verdict:
+    """Over everybody ever scored; a try is a configuration with a seed, whose checkpoints other days chose."""
+    scored = sorted((s for s in standings if s.folds), key=lambda standing: standing.hash)
+    benchmark = np.concatenate([arena.benchmark(fold.spans).returns for fold in arena.folds.folds])
+    interest = arena.market(arena.folds.folds[0].spans).interest
+    returns = np.full((len(benchmark), len(scored)), np.nan)
+    for column, standing in enumerate(scored):
+        returns[: len(standing.returns), column] = standing.returns - interest
+    tries = sum(len(standing.records[0]) for standing in scored)
+    return verdict(returns, benchmark - interest, tries, hold_out)
+
+
+def final_fit(run: Tournament, choices: Sequence[Choice]) -> list[list[Record]]:
+    """Each member trains once more, from its last fold, for the median of its chosen steps."""
+    links = [[_last_link(choice.standing, k, run.config) for k in range(run.config.search.seeds)] for choice in choices]
+    chains = [[link] for per_seed in links for link in per_seed]
+    execute(chains, run.arena, run.ledger, run.config.execution, run.folder, "final-fit", run.watcher)
+    fitted = []
+    for per_seed in links:
+        records = [run.ledger.get(key_of(link(None), run.arena)) for link in per_seed]
+        fitted.append([record for record in records if record and record.status == "done"])
+    return fitted
+
+
+def _last_link(standing: Standing, number: int, config: TournamentConfig) -> Link:
+    records = [per_seed[number] for per_seed in standing.records]
+    warm = config.search.warm > 0
+    later = records[1:] if warm and len(records) > 1 else records
+    budget = max(1, round(median(record.chosen for record in later)))
+    start = records[-1].checkpoint if warm else ""
+    entrant = standing.entrant
+    job = Job(entrant.candidate, 0, records[-1].key.seed, start, budget, entrant.round, entrant.parent)
+    return lambda before: job
+
+
+def _save(
+    folder: Path,
+    choices: Sequence[Choice],
+    fitted: Sequence[Sequence[Record]],
+    track: Track,
+    arena: Arena,
+    ledger: Ledger,
+    config: TournamentConfig,
+) -> None:
+    members = []
+    whole = sum(choice.weight for choice, records in zip(choices, fitted) if records)
+    for choice, records in zip(choices, fitted):
+        for number, record in enumerate(records):
+            name = choice.standing.name + (f"-{number}" if len(records) > 1 else "")
+            weight = choice.weight / whole / len(records)
+            actor = policy_of(record, arena, ledger)
+            members.append(bundle.Member(name, actor, weight, choice.standing.entrant.candidate, _scores(choice)))
+    if not members:
+        members = [bundle.Member(FALL_BACK, _fall_back(arena), 1.0, Candidate())]
+    spans = spans_of(arena, 0)
+    lens, panel = arena.lens(spans), arena.seen(spans)
+    policy = Ensemble([Allocated(member.actor) for member in members], [member.weight for member in members])
+    bundle.save(
+        folder,
+        members,
+        lens,
+        measure(lens, panel, spans.train, policy, track),
+        Provenance(code(), identity(config), panel.hash, created_by()),
+        {name: float(value) for name, value in track.metrics().items()},
+        overwrite=True,
+    )
+
+
+def _fall_back(arena: Arena) -> ActorNet:
+    """A network whose answer is always the zero action: equal weight."""
+    actor = build_agent(Candidate(), arena.market(spans_of(arena, 0)), 0).policy
+    with torch.no_grad():
+        for parameter in actor.parameters():
+            parameter.zero_()
+    return actor
+
+
+def _scores(choice: Choice) -> dict[str, float]:
+    standing = choice.standing
+    return {"sharpe": standing.sharpe, "edge": standing.edge, "bound": standing.bound}
+
+
+def identity(config: TournamentConfig) -> str:
+    """A hash of what a result depends on."""
+    return hash_json({k: v for k, v in to_dict(config).items() if k not in ("execution", "wandb")})
+
+
+def open_hold_out(run: Tournament, folder: Path, command: str, moment: str) -> Verdict:
+    """The one look at the last bars; it is counted before it is taken."""
+    arena = run.arena
+    if arena.folds.holdout.start >= arena.folds.holdout.stop:
+        raise UserError("folds.holdout = 0: nothing was held out; expected a tournament with a hold-out")
+    loaded = bundle.load(folder / BUNDLE)
+    provenance = loaded.manifest.provenance
+    opening = {"at": moment, "command": command, "bundle": loaded.hash, "data": arena.panel.hash}
+    opening |= {"code": provenance.code, "configuration": provenance.configuration}
+    write_json(folder / OPENINGS, {"openings": [*openings(folder), opening]})
+    market = loaded.market(arena.panel)
+    ours, theirs = backtest([loaded.policy, equal_weight], market, arena.folds.holdout)
+    found = judged(run.standings(), arena, (ours.returns - market.interest, theirs.returns - market.interest))
+    write_json(folder / VERDICT, {"bundle": loaded.hash, "openings": len(openings(folder)), **found.to_dict()})
+    return found
+
+
+def openings(folder: Path) -> list[dict[str, Any]]:
+    """Every look at the hold-out so far."""
+    file = folder / OPENINGS
+    return list(parse_json(file.read_bytes(), str(file))["openings"]) if file.is_file() else []
