@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -48,18 +50,21 @@ def learn(job: Job) -> tuple[float, float]:
     return ours, best
 
 
+def turn(pod: Any, agent: Any) -> None:
+    agent.learn(pod.collect())
+
+
 def main() -> None:
     options = arguments(__doc__.splitlines()[0])
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
     keep_freed_memory()
     result = Result("heads")
-    pods = {head: pod_of(tensors(), PPOConfig(), NetworkConfig(head=head)) for head in HEADS}
     samples = PPOConfig().num_envs * PPOConfig().horizon
-    arms = {
-        head: per_second(lambda pod=pod, agent=agent: agent.learn(pod.collect()), samples, agent.device)  # type: ignore[misc]
-        for head, (pod, agent) in pods.items()
-    }
+    arms: dict[str, Callable[[], float]] = {}
+    for head in HEADS:
+        pod, agent = pod_of(tensors(), PPOConfig(), NetworkConfig(head=head))
+        arms[head] = per_second(partial(turn, pod, agent), samples, agent.device)
     result.add("training, 30 assets", "samples/s", interleave(arms, 2 if options.quick else 7))
     if not options.quick:
         jobs = [Job(head, seed) for seed in SEEDS for head in HEADS]
