@@ -46,19 +46,20 @@ def _leaderboard(page: Report, outcome: Outcome, arena: Arena, material: Materia
             "Candidate": [standing.name for standing in standings],
             "Fate": [fate(standing) for standing in standings],
             "Folds": np.array([standing.folds for standing in standings]),
-            "Sharpe ratio": np.array([standing.sharpe for standing in standings]),
+            "Sharpe": np.array([standing.sharpe for standing in standings]),
             "Edge": np.array([standing.edge for standing in standings]),
-            "Lower bound": np.array([standing.bound for standing in standings]),
-            "Upper bound": np.array([upper.get(standing.hash, np.nan) for standing in standings]),
+            "Lower": np.array([standing.bound for standing in standings]),
+            "Upper": np.array([upper.get(standing.hash, np.nan) for standing in standings]),
             "Deflated": np.array([judged.get(standing.hash, never)[0] for standing in standings]),
             "StepM p": np.array([judged.get(standing.hash, never)[1] for standing in standings]),
-            "In the ensemble": np.array([members.get(standing.hash, np.nan) for standing in standings]),
+            "Weight": np.array([members.get(standing.hash, np.nan) for standing in standings]),
             "Round": np.array([standing.entrant.round for standing in standings]),
             "Parent": [names.get(standing.entrant.parent, "–") for standing in standings],
         },
-        units={"In the ensemble": "%"},
+        units={"Weight": "%"},
         note="Everybody ever entered, the leader first. Edge: Sharpe ratio minus equal weight's on the same days; "
-        "bounds: 20 % and 80 % of its bootstrap. Deflated, StepM p: as in the verdict, over all test days.",
+        "lower, upper: its 20 % and 80 % bounds. Deflated, StepM p: as in the verdict, over all test days. Weight: in "
+        "the ensemble.",
     )
 
 
@@ -87,7 +88,7 @@ def _judged(outcome: Outcome, material: Material) -> dict[str, tuple[float, floa
     tries = outcome.verdict.walk_forward.effective_trials
     deflated = deflated_sharpe(sharpe(excess, periods=1), len(excess), skew, kurtosis, tries)
     p_values = step_down(excess, day_counts(len(excess)))
-    return {s.hash: (float(d), float(p)) for s, d, p in zip(material.scored, deflated, p_values)}
+    return {s.hash: (round(float(d), 3), round(float(p), 4)) for s, d, p in zip(material.scored, deflated, p_values)}
 
 
 def _eliminations(page: Report, outcome: Outcome, arena: Arena, material: Material) -> None:
@@ -97,7 +98,7 @@ def _eliminations(page: Report, outcome: Outcome, arena: Arena, material: Materi
         "Who was eliminated when",
         [standing.name for standing in drawn],
         [str(fold.number) for fold in arena.folds.folds],
-        edges(drawn, arena),
+        edges(drawn, arena).round(2),
         note="Each fold's Sharpe ratio minus equal weight's there, a year's; a row ends where its candidate did."
         + (f" The first {DRAWN}; {rest:,} more are not shown." if rest else ""),
     )

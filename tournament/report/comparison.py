@@ -11,6 +11,7 @@ from tournament.report.drawings import Report
 from tournament.report.material import ENSEMBLE, EQUAL, IN_VIEW, Material
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+SPREAD = 5.0  # equity is drawn on a logarithmic axis beyond it
 STRONG = 0.10  # a month's return in full colour
 
 
@@ -31,7 +32,10 @@ def add(page: Report, outcome: Outcome, material: Material) -> None:
         )
     dates, note = material.theirs.dates, f"Ensemble: {IN_VIEW}." if material.ours else ""
     wealth = {name: metrics.equity(track.returns)[1:] for name, track in tracks.items()}
-    page.lines("Equity", dates, wealth, note=f"Of 1 at the start, after costs. {note}".strip())
+    values = np.concatenate(list(wealth.values()))
+    log = bool(values.min() > 0 and values.max() > SPREAD * values.min())
+    scale = " Logarithmic." if log else ""
+    page.lines("Equity", dates, wealth, log=log, note=f"Of 1 at the start, after costs.{scale} {note}".strip())
     falls = {name: metrics.drawdown(tracks[name].returns)[1:] for name in (ENSEMBLE, EQUAL) if name in tracks}
     page.lines("Drawdown", dates, falls, unit="%", area=True, note=f"Below the highest equity so far. {note}".strip())
     _figures(page, tracks, note)
@@ -42,23 +46,24 @@ def add(page: Report, outcome: Outcome, material: Material) -> None:
 def _figures(page: Report, tracks: dict[str, Track], note: str) -> None:
     found = [track.metrics() for track in tracks.values()]
     shown = {
-        "Annual return": "cagr",
+        "Return": "cagr",
         "Volatility": "volatility",
-        "Sharpe ratio": "sharpe",
-        "Sortino ratio": "sortino",
-        "Worst drawdown": "max_drawdown",
-        "Calmar ratio": "calmar",
-        "CVaR 95 %": "expected_shortfall",
-        "Turnover a year": "turnover",
-        "Costs a year": "cost",
+        "Sharpe": "sharpe",
+        "Sortino": "sortino",
+        "Drawdown": "max_drawdown",
+        "Calmar": "calmar",
+        "CVaR": "expected_shortfall",
+        "Turnover": "turnover",
+        "Costs": "cost",
     }
-    units = ("Annual return", "Volatility", "Worst drawdown", "CVaR 95 %", "Costs a year")
+    units = ("Return", "Volatility", "Drawdown", "CVaR", "Costs")
     columns = {head: np.array([figures[key] for figures in found]) for head, key in shown.items()}
     page.table(
         "In figures",
         {"Rule": list(tracks), **columns},
         units=dict.fromkeys(units, "%"),
-        note=f"CVaR: mean of the worst twentieth of bars. Turnover: times wealth, bought and sold. {note}".strip(),
+        note="Return, turnover and costs: a year's. Drawdown: the worst. CVaR: mean of the worst twentieth of "
+        f"bars. Turnover: times wealth, bought and sold. {note}".strip(),
     )
 
 

@@ -15,7 +15,7 @@ KINDS = {"train": "--s6", "validation": "--s5", "test": "--s0", "gap": "--faint"
 ROW = 26  # px
 COLOURS = tuple(f"--s{number}" for number in (0, 1, 2, 3, 4, 5, 7))
 MOST = 2 * len(COLOURS)  # areas; what is left is one more
-POINTS = 500
+POINTS = 120
 SPAN = 10_000  # units of the stretched drawing, both ways
 
 

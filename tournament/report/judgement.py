@@ -18,6 +18,11 @@ from tournament.verdict import LEVEL
 BLOCKS, DAYS_OF_A_BLOCK = 16, 5  # of the probability of overfitting; the days are the fewest
 
 
+def stated(outcome: Outcome, folder: Path) -> str:
+    """The verdict in a few words."""
+    return str(_opened(outcome, folder).get("outcome", outcome.verdict.outcome))
+
+
 def add(page: Report, outcome: Outcome, material: Material, folder: Path) -> None:
     opened = _opened(outcome, folder)
     page.section("Verdict")
@@ -41,7 +46,6 @@ def add(page: Report, outcome: Outcome, material: Material, folder: Path) -> Non
             ("Deflated Sharpe", _probability(walk.deflated), f"probability; needs {1 - LEVEL:g}"),
             ("PBO", _probability(pbo), "told, not judged by"),
             ("Tries", f"{walk.trials:,}", f"worth {walk.effective_trials:.1f} independent ones"),
-            ("Test days", f"{walk.days:,}", "of all folds, joined"),
         ]
     )
     page.bullets(
@@ -50,10 +54,10 @@ def add(page: Report, outcome: Outcome, material: Material, folder: Path) -> Non
             f"look this good with probability {_probability(walk.spa_p)}.",
             f"StepM asks about each candidate, and counts that many were looked at: {len(walk.stepm)} of "
             f"{walk.candidates} are better than equal weight.",
-            f"The deflated Sharpe ratio asks about the leader: {_probability(walk.deflated)} is the probability that "
-            f"its Sharpe ratio of {format_value(walk.leader_sharpe)}, of its excess over equal weight, is above what "
-            f"the luckiest of so many worthless tries would show ({_probability(walk.deflated_empirical)} if luck is "
-            f"as wide as these candidates are).",
+            f"The deflated Sharpe ratio asks about the leader, whose excess over equal weight has a Sharpe ratio of "
+            f"{format_value(walk.leader_sharpe)}: that this is more than the luckiest of so many worthless tries "
+            f"would show has probability {_probability(walk.deflated)} "
+            f"({_probability(walk.deflated_empirical)} if luck is as wide as these candidates are).",
             f"PBO, the probability of backtest overfitting, asks about the choice: the best on one half of the days "
             f"is in the lower half on the other half with probability {_probability(pbo)}; at 0.5, choosing the best "
             f"is no better than drawing lots."
@@ -110,4 +114,6 @@ def _hold_out(page: Report, outcome: Outcome, folder: Path, opened: dict[str, An
 
 
 def _probability(value: float) -> str:
-    return f"{value:.3f}" if np.isfinite(value) else "–"
+    if not np.isfinite(value):
+        return "–"
+    return "below 0.001" if value < 0.001 else "above 0.999" if value > 0.999 else f"{value:.3f}"

@@ -37,7 +37,7 @@ def add(page: Report, config: TournamentConfig, arena: Arena, material: Material
             "State",
             rows,
             material,
-            f"Of equal weight without costs, by what was known the bar before: the volatility of {VOLATILITY} bars, "
+            f"Returns are a year's. States are of equal weight without costs, by what was known the bar before: the volatility of {VOLATILITY} bars, "
             f"among thirds of all earlier ones, and whether it stood above its mean of {TREND} bars.",
         )
     else:
@@ -74,10 +74,18 @@ def _stress(page: Report, config: TournamentConfig, material: Material) -> None:
     within = len(rows)
     worst = deepest(material.theirs.returns)
     if worst.stop > worst.start:
-        name = f"deepest fall of equal weight, {dates[worst.start]} to {dates[worst.stop - 1]}"
+        name = f"deepest fall, {dates[worst.start]} to {dates[worst.stop - 1]}"
         rows[name] = np.isin(np.arange(len(dates)), np.arange(worst.start, worst.stop))
     if rows:
-        _table(page, "Under stress", "Window", rows, material, "Returns of the whole window, not a year's.", whole=True)
+        _table(
+            page,
+            "Under stress",
+            "Window",
+            rows,
+            material,
+            "Of the whole window, not a year's. Deepest fall: of equal weight on these days.",
+            whole=True,
+        )
     if not within:
         reason = "the built-in market's dates are made up" if invented else "none lies within the test days"
         page.text(f"Known crises ({', '.join(STRESS)}) are left out: {reason}.")
@@ -102,8 +110,8 @@ def _table(
             columns[f"Return, {name}"] = np.array([float(metrics.equity(part)[-1] - 1.0) for part in found])
             columns[f"Drawdown, {name}"] = np.array([float(metrics.max_drawdown(part)) for part in found])
         else:
-            columns[f"Return a year, {name}"] = np.array([_known(part, metrics.cagr, year) for part in found])
-            columns[f"Sharpe ratio, {name}"] = np.array([_known(part, metrics.sharpe, year) for part in found])
+            columns[f"Return, {name}"] = np.array([_known(part, metrics.cagr, year) for part in found])
+            columns[f"Sharpe, {name}"] = np.array([_known(part, metrics.sharpe, year) for part in found])
     units = dict.fromkeys([name for name in columns if name.startswith(("Return", "Drawdown"))], "%")
     less = "" if whole else f" A dash: fewer than {LEAST} bars."
     page.table(title, {head: list(rows), **columns}, units=units, note=note + less)

@@ -66,7 +66,9 @@ def part(track: Track, days: slice) -> Track:
 def _baselines(market: MarketTensors, folds: tuple[Fold, ...]) -> dict[str, Track]:
     """Each fold begins in cash, as it does for the ensemble."""
     names = {"equal_weight": "1/N", "hold": "equal weight held"}
-    policies = {names.get(name, name.replace("_", " ")): make() for name, make in BASELINES.items()}
+    policies = {
+        names.get(name, name.replace("_", " ").replace("sharpe", "Sharpe")): make() for name, make in BASELINES.items()
+    }
     tracks = [backtest(list(policies.values()), market, fold.spans.test) for fold in folds]
     return {name: concatenated([of_fold[k] for of_fold in tracks]) for k, name in enumerate(policies)}
 

@@ -25,7 +25,7 @@ def write(file: Path, outcome: Outcome, arena: Arena, config: TournamentConfig, 
     dates = outcome.benchmark.dates.astype("datetime64[D]")
     count = len(outcome.standings)
     page = Report(
-        "Tournament",
+        f"Tournament: {judgement.stated(outcome, folder)}",
         f"{count:,} candidate{'' if count == 1 else 's'}, {len(arena.panel.symbols):,} symbols, "
         f"{len(arena.folds.folds)} folds; test days from {dates[0]} to {dates[-1]}",
     )

@@ -118,7 +118,8 @@ def _by_member(page: Report, outcome: Outcome, material: Material) -> None:
         {"Member": names, **figures},
         units=dict.fromkeys(("Weight", "Return a year", "Weight × return"), "%"),
         note="The members chosen in the end, each on the same days but traded alone: what nets in the ensemble, and "
-        "members that a fold did not have yet, make its own return another than the sum.",
+        "members that a fold did not have yet, make its own return another than the sum. "
+        "Correlation: with the ensemble.",
     )
 
 
@@ -136,5 +137,5 @@ def members(choices: list[Choice], material: Material) -> tuple[list[str], dict[
         "Weight × return": weights * growth,
         "Sharpe ratio": ratios,
         "Edge": ratios - theirs,
-        "Correlation with the ensemble": np.array(likeness),
+        "Correlation": np.array(likeness),
     }
