@@ -27,7 +27,6 @@ from podracer.provenance import created_by
 from tournament.arena import Arena
 from tournament.choose import Choice, choose, concatenated, walk_forward
 from tournament.config import TournamentConfig
-from tournament.execute import execute
 from tournament.ledger import Ledger, Record
 from tournament.queue import Link
 from tournament.rounds import Tournament
@@ -80,7 +79,7 @@ def final_fit(run: Tournament, choices: Sequence[Choice]) -> list[list[Record]]:
     """Each member trains once more, from its last fold, for the median of its chosen steps."""
     links = [[_last_link(choice.standing, k, run.config) for k in range(run.config.search.seeds)] for choice in choices]
     chains = [[link] for per_seed in links for link in per_seed]
-    execute(chains, run.arena, run.ledger, run.config.execution, run.folder, "final-fit", run.watcher)
+    run.execute(chains, run.arena, run.ledger, run.config.execution, run.folder, "final-fit", run.watcher)
     fitted = []
     for per_seed in links:
         records = [run.ledger.get(key_of(link(None), run.arena)) for link in per_seed]

@@ -6,6 +6,7 @@ candidate hashes, with a seed of its own. So a run that was killed proposes the 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -34,7 +35,7 @@ def propose(round: int, known: Sequence[Standing], config: SearchConfig, seed: i
     wanted = [_shortened(candidate_from(name, {}), config) for name in config.algorithms]
     entrants += [Entrant(c, round) for c in wanted[: config.candidates] if round == 1 and config.defaults]
     taken |= {entrant.candidate.hash for entrant in entrants}
-    study = _study(round, known, entrants, config, seed)
+    study = _study(round, known, config, seed)
     asked = config.candidates - (len(entrants) if round == 1 else 0)
     for _ in range(asked):
         for _ in range(TRIES):
@@ -48,14 +49,14 @@ def propose(round: int, known: Sequence[Standing], config: SearchConfig, seed: i
     return entrants
 
 
-def _study(
-    round: int, known: Sequence[Standing], entrants: Sequence[Entrant], config: SearchConfig, seed: int
-) -> optuna.Study:
+def _study(round: int, known: Sequence[Standing], config: SearchConfig, seed: int) -> optuna.Study:
     """Finished candidates as Optuna's: eliminated ones are pruned, with what they had at every rung."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.TPESampler(
-        seed=draw(seed, round), n_startup_trials=STARTUP, multivariate=True, group=True, constant_liar=True
-    )
+    with warnings.catch_warnings():  # joint models of each algorithm's own space are still called experimental
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(
+            seed=draw(seed, round), n_startup_trials=STARTUP, multivariate=True, group=True, constant_liar=True
+        )
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for standing in sorted(known, key=lambda standing: standing.hash):
         chosen = _chosen(standing.entrant.candidate, config)

@@ -29,6 +29,7 @@ class Tournament:
     ledger: Ledger
     folder: Path  # for Tune's files
     watcher: Watcher = field(default_factory=Watcher)
+    execute: Runner = execute
     entrants: list[Entrant] = field(default_factory=list)
     gone: dict[str, int] = field(default_factory=dict)  # candidate hash -> the fold after which it was eliminated
 
@@ -50,10 +51,9 @@ class Tournament:
                     self.gone |= dict.fromkeys(decided["eliminated"], decided["fold"])
         return self.standings()
 
-    def standings(self, only: Sequence[Entrant] | None = None) -> list[Standing]:
-        search = self.config.search
+    def standings(self, only: Sequence[Entrant] | None = None, folds: int | None = None) -> list[Standing]:
         entrants = self.entrants if only is None else only
-        return standings(entrants, self.gone, self.arena, self.ledger, search, self.config.seed)
+        return standings(entrants, self.gone, self.arena, self.ledger, self.config.search, self.config.seed, folds)
 
     def _round(self, number: int) -> None:
         entrants = propose(number, self.standings(), self.config.search, self.config.seed)
@@ -63,7 +63,7 @@ class Tournament:
         last = len(self.arena.folds.folds)
         for rung, fold in enumerate(rungs(last), 1):
             self._train(alive, first, fold, f"round-{number}-rung-{rung}")
-            reached = [standing for standing in self.standings(alive) if standing.folds == fold]
+            reached = [standing for standing in self.standings(alive, fold) if standing.folds == fold]
             kept = reached if fold == last else survivors(reached, fold, self.arena, self.config.search)
             out = sorted({standing.hash for standing in reached} - {standing.hash for standing in kept})
             self.ledger.seal(
@@ -86,7 +86,7 @@ class Tournament:
             for entrant in alive
             for number in range(search.seeds)
         ]
-        execute(chains, self.arena, self.ledger, self.config.execution, self.folder, name, self.watcher)
+        self.execute(chains, self.arena, self.ledger, self.config.execution, self.folder, name, self.watcher)
 
 
 def _entrants(sealed: dict[str, Any]) -> list[Entrant]:

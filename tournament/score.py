@@ -109,16 +109,18 @@ def standings(
     ledger: Ledger,
     config: SearchConfig,
     seed: int,
+    folds: int | None = None,
 ) -> list[Standing]:
-    """Everybody ever entered, the leader first."""
-    found = [_gather(entrant, gone, arena, ledger, config, seed) for entrant in entrants]
+    """Everybody ever entered, the leader first; as they stood after so many folds, if asked."""
+    last = len(arena.folds.folds) if folds is None else folds
+    found = [_gather(entrant, gone, arena, ledger, config, seed, last) for entrant in entrants]
     return sorted(_scored(found, arena, config), key=lambda standing: standing.order)
 
 
 def _gather(
-    entrant: Entrant, gone: Mapping[str, int], arena: Arena, ledger: Ledger, config: SearchConfig, seed: int
+    entrant: Entrant, gone: Mapping[str, int], arena: Arena, ledger: Ledger, config: SearchConfig, seed: int, last: int
 ) -> Standing:
-    per_seed = [recorded(chain(entrant, k, arena, config, seed), arena, ledger) for k in range(config.seeds)]
+    per_seed = [recorded(chain(entrant, k, arena, config, seed)[:last], arena, ledger) for k in range(config.seeds)]
     failed = [records[-1] for records in per_seed if records and records[-1].status != "done"]
     done = min(sum(record.status == "done" for record in records) for records in per_seed)
     out = gone.get(entrant.candidate.hash)

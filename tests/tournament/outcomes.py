@@ -75,7 +75,7 @@ def made(
             if number == 0:
                 ledger.put(Record(key, plain, "diverged", 1, fold.number, reason="its loss was <NaN>"))
                 break
-            luck = rng.normal(skill if number > 2 else -skill, 0.004, len(track.returns))
+            luck = rng.normal(skill if number > 2 else -abs(skill), 0.004, len(track.returns))
             before = Record(
                 key,
                 plain,

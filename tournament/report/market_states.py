@@ -37,8 +37,9 @@ def add(page: Report, config: TournamentConfig, arena: Arena, material: Material
             "State",
             rows,
             material,
-            f"Returns are a year's. States are of equal weight without costs, by what was known the bar before: the volatility of {VOLATILITY} bars, "
-            f"among thirds of all earlier ones, and whether it stood above its mean of {TREND} bars.",
+            "Returns are a year's. States are those of equal weight without costs, by what was known the bar before: "
+            f"its volatility over {VOLATILITY} bars, among thirds of all earlier ones, and whether it stood above its "
+            f"mean of {TREND} bars.",
         )
     else:
         page.text(f"The bars are too few for regimes: {TREND} are needed before the first test day.")

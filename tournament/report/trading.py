@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -51,7 +52,9 @@ def add(page: Report, arena: Arena, material: Material) -> None:
     )
 
 
-def at_multiples(arena: Arena, material: Material) -> dict[float, tuple[Track, Track]]:
+def at_multiples(
+    arena: Arena, material: Material, multiples: Sequence[float] = MULTIPLES
+) -> dict[float, tuple[Track, Track]]:
     """The ensemble's targets and equal weight, through the backtest at each multiple of the costs."""
     assert material.ours is not None
     found = {1.0: (material.ours, material.theirs)}
@@ -66,7 +69,7 @@ def at_multiples(arena: Arena, material: Material) -> dict[float, tuple[Track, T
         return around_stuck(market, bar, portfolio[:, : market.assets + 1], wanted.index_select(0, bar))
 
     panel = arena.seen(material.folds[-1].spans)
-    for multiple in MULTIPLES:
+    for multiple in multiples:
         if multiple not in found:
             costs = replace(arena.trading.costs, multiple=arena.trading.costs.multiple * multiple)
             market = MarketTensors.build(panel, replace(arena.trading, costs=costs), device=arena.device)

@@ -45,8 +45,8 @@ def superior_ability(excess: np.ndarray, counts: np.ndarray) -> float:  # [T, N]
     mean = means[0]
     far_behind = mean < -errors * np.sqrt(2 * np.log(np.log(len(excess))))
     luck = _over(means[1:] - np.where(far_behind, 0.0, mean), errors)
-    best = max(0.0, _over(mean, errors).max())
-    return float(_p_value(np.maximum(luck.max(axis=1), 0.0) >= best))
+    best = _over(mean, errors).max(initial=0.0)  # also where there is no candidate at all
+    return float(_p_value(luck.max(axis=1, initial=0.0) >= best))
 
 
 def step_down(excess: np.ndarray, counts: np.ndarray) -> np.ndarray:  # [T, N], [1 + B, T] -> [N]
