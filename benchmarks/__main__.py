@@ -18,6 +18,7 @@ from kit.errors import UserError, run_command
 from kit.files import write_text
 
 RESULTS = ROOT / "benchmarks" / "results"
+HOURS = {"verdict"}  # left out unless they are named
 NOT_BENCHMARKS = {"__init__", "__main__", "harness", "peers"}
 MARKED = re.compile(r"(<!-- benchmark (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -25,11 +26,16 @@ MARKED = re.compile(r"(<!-- benchmark (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 def main() -> int:
     known = sorted(p.stem for p in (ROOT / "benchmarks").glob("*.py") if p.stem not in NOT_BENCHMARKS)
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which to run (default: all of {', '.join(known)})")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"which to run, of {', '.join(known)} (default: all but {', '.join(HOURS)})",
+    )
     parser.add_argument("--quick", action="store_true", help="smaller cases; the README is left as it is")
     parser.add_argument("--render", action="store_true", help="only render the README from the last results")
     options = parser.parse_args()
-    names = options.names or known
+    names = options.names or [name for name in known if name not in HOURS]
     for name in names:
         if name not in known:
             raise UserError(f"no benchmark {name!r}; expected one of {', '.join(known)}")

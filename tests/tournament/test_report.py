@@ -193,6 +193,14 @@ def test_the_leaderboard_agrees_with_the_verdict(usual: Made, text: str) -> None
     assert sum(weights) == pytest.approx(100, abs=0.2) and len(weights) == len(usual.outcome.choices)
 
 
+def test_excess_is_the_verdicts_and_nothing_after_an_elimination(usual: Made, material: Material) -> None:
+    ratios = np.nan_to_num(sharpe(material.excess))
+    assert ratios.max() == pytest.approx(usual.outcome.verdict.walk_forward.leader_sharpe)
+    for column, standing in zip(material.excess.T, material.scored):
+        days = len(standing.returns)
+        assert column[20:days].all() and not column[days:].any()
+
+
 def test_the_picture_of_eliminations_ends_where_a_candidate_did(usual: Made, text: str, material: Material) -> None:
     cells = edges(material.scored, usual.arena)
     assert [int(np.isfinite(row).sum()) for row in cells] == [standing.folds for standing in material.scored]
@@ -252,7 +260,7 @@ def test_the_deepest_fall_is_from_the_peak_to_the_bottom() -> None:
 def test_crises_are_shown_where_the_test_days_hold_them_whole(tmp_path: Path) -> None:
     run = made(tmp_path)
     assert "the built-in market's dates are made up" in words(page_of(run))
-    shift = np.datetime64("2020-01-02", "ns") - oracle_dates(run)[0]
+    shift = np.datetime64("2020-03-23T21:00", "ns") - oracle_dates(run)[55]  # so that the last day is one of the bars
     panel = replace(run.arena.panel, times=run.arena.panel.times + shift, closes=run.arena.panel.closes + shift)
     panel = replace(
         panel, observed={k: replace(v, known_at=v.known_at + shift) for k, v in run.arena.panel.observed.items()}
@@ -268,7 +276,8 @@ def test_crises_are_shown_where_the_test_days_hold_them_whole(tmp_path: Path) ->
     assert track is not None
     days = track.dates.astype("datetime64[D]")
     inside = (days >= np.datetime64("2020-02-19")) & (days <= np.datetime64("2020-03-23"))
-    assert inside.any() and number(rows["2020 pandemic"]["Bars"]) == inside.sum()
+    assert inside.sum() > 20 and days[inside][-1] == np.datetime64("2020-03-23")
+    assert number(rows["2020 pandemic"]["Bars"]) == inside.sum()
     shown = number(rows["2020 pandemic"]["Return, ensemble"]) / 100
     assert shown == pytest.approx(np.prod(1 + track.returns[inside]) - 1, abs=6e-4)
 
