@@ -18,7 +18,8 @@ STRONG = 0.10  # a month's return in full colour
 def add(page: Report, outcome: Outcome, material: Material) -> None:
     page.section("Against equal weight and other rules")
     tracks = material.tracks
-    first, last = (f"fold {fold.number}" for fold in (material.folds[0], material.folds[-1]))
+    first, last = material.folds[0].name, material.folds[-1].name
+    span = first if first == last else f"{first} to {last}"
     if material.ours is None:
         page.text(
             "The ensemble has no walk-forward: its members of a fold are chosen on earlier folds, and there is only "
@@ -26,7 +27,7 @@ def add(page: Report, outcome: Outcome, material: Material) -> None:
         )
     else:
         page.text(
-            f"The ensemble's walk-forward ({IN_VIEW}), test days of {first} to {last}: its members of each fold were "
+            f"The ensemble's walk-forward ({IN_VIEW}), test days of {span}: its members of each fold were "
             "chosen on earlier folds alone, but only among those that no later fold had eliminated. That flatters, so "
             "it gets no p-value. Every fold begins in cash, for everybody."
         )
