@@ -63,14 +63,14 @@ class TD3Config:
     """Twin delayed deterministic policy gradient: off-policy."""
 
     kind: Literal["td3"] = "td3"
-    samples: int = setting(250_000, low=1, help="environment steps to train for")
+    samples: int = setting(500_000, low=1, help="environment steps to train for")
     num_envs: int = setting(256, low=1, help="portfolios side by side")
     together: int = setting(16, low=1, help="of which so many start at the same bar, to read it once")
     horizon: int = setting(8, low=1, help="steps of each between updates")
     batch_size: int = setting(2048, low=1, help="transitions per gradient step")
     reuse: float = setting(8.0, above=0, help="how often each transition is drawn, on average")
     buffer: int = setting(200_000, low=1, help="transitions kept")
-    learning_rate: float = setting(1.5e-3, above=0, help="at first; it falls to 0 over the training")
+    learning_rate: float = setting(3e-3, above=0, help="at first; it falls to 0 over the training")
     gamma: float = setting(0.9, low=0, below=1, help="discount per bar")
     tau: float = setting(0.01, above=0, high=1, help="how fast target networks follow")
     noise: float = setting(0.3, above=0, help="standard deviation of exploration, on the action")

@@ -16,7 +16,7 @@ from envs.market import MarketTensors
 
 
 class TwinCritic(StateNet):
-    """Two values of an action; the lower one is believed where it is a target."""
+    """Two values of an action; the lower one is believed."""
 
     def __init__(
         self,
@@ -45,14 +45,11 @@ class TwinCritic(StateNet):
         return first, second
 
     def judge(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        """What an action is worth to the actor [B], with a gradient for the action alone.
-
-        The mean of both, as ElegantRL's: the lower one would keep the actor from where the two disagree.
-        """
+        """The lower value [B], with a gradient for the action alone."""
         bar, portfolio = split(state)
         with torch.no_grad():
             prepared = self.look_up(bar)
-        return self.net.values(self.market, prepared, bar, portfolio, action).mean(1)
+        return self.net.values(self.market, prepared, bar, portfolio, action).min(1).values
 
 
 class OffPolicyAgent(MarketAgent):

@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 OK = 0
 BAD_INPUT = 2
@@ -29,6 +29,8 @@ _USER_ERRNOS = {
 class UserError(Exception):
     """Bad input: one line that names the file or key, the value, and what would be right."""
 
+    code: ClassVar[int] = BAD_INPUT  # the exit code
+
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
 
@@ -39,7 +41,8 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         code = main() or OK
         sys.stdout.flush()
     except UserError as error:
-        code = _complain(str(error))
+        _complain(str(error))
+        code = error.code
     except BrokenPipeError:  # the reader of our output went away: `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = OK

@@ -128,13 +128,13 @@ def test_td3_asks_its_targets_with_noise_that_is_cut_off() -> None:
     assert asked[0].abs().max() <= 1
 
 
-def test_targets_believe_the_lower_of_two_values_and_actors_climb_their_mean() -> None:
+def test_the_lower_of_two_values_is_believed() -> None:
     agent = agent_of("sac")
     two = [[1.0, 2.0], [3.0, 0.0]]
     agent.cri.net.values = lambda *asked: torch.tensor(two)
     states, actions = torch.zeros(2, 5), torch.zeros(2, 3)
     assert agent.cri.get_q_min(states, actions).tolist() == [1.0, 0.0]
-    assert agent.cri.judge(states, actions).tolist() == [1.5, 1.5]
+    assert agent.cri.judge(states, actions).tolist() == [1.0, 0.0]
     assert torch.stack(agent.cri.get_q1_q2(states, actions), 1).tolist() == two
 
 
