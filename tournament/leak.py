@@ -62,7 +62,7 @@ class LeakFound(UserError):
 def self_test(arena: Arena) -> None:
     """Raises LeakFound that names what looks ahead; changes nothing."""
     networks = itertools.cycle(_networks(arena))  # one at each point: no fold has a network of its own
-    for number in range(len(arena.folds.folds) + 1):
+    for number in (*range(1, len(arena.folds.folds) + 1), 0):
         spans = spans_of(arena, number)
         if number:
             points = [spans.train.stop - 1, spans.validation.stop - 1, _middle(spans.test), spans.test.stop]
@@ -115,9 +115,10 @@ def _stages(arena: Arena, number: int, last: int, policies: dict[str, Policy]) -
     for field, tensor in zip(Quote._fields, market.table):  # all but impact say how the next bar came out
         yield f"market tensor {field}", _array(tensor), known if field == "impact" else last
     bars, portfolio = torch.arange(len(market), device=market.device), _portfolios(market)
-    with torch.no_grad():
-        for policy_name, policy in policies.items():
-            yield f"decision of {policy_name}", _array(policy(market, bars, portfolio)), known
+    for policy_name, policy in policies.items():
+        with torch.no_grad():  # never across a yield: who stops listening would leave it switched on
+            decided = _array(policy(market, bars, portfolio))
+        yield f"decision of {policy_name}", decided, known
     yield from _walked(policies, market, max(spans.train.start, last - WALK), min(known, len(market) - 1))
 
 

@@ -14,15 +14,16 @@ from panels import random_panel
 from small import arena_of
 
 import agents.networks
+import envs.backtest
 import envs.market
 import tournament.leak
 from agents.baselines import BASELINES, Oracle
 from agents.candidate import Candidate
 from agents.config import PPOConfig
-from envs.backtest import backtest
 from envs.config import AllocationConfig, CostConfig, TradingConfig
 from envs.market import MarketTensors
 from envs.policy import Policy
+from envs.transition import State
 from kit.errors import run_command
 from market.features import FeatureSpec, Scaler
 from market.features.observed import ObservedColumn
@@ -42,7 +43,7 @@ ALARM = LeakConfig()
 
 
 def arena(panel: Panel | None = None, spec: FeatureSpec = FEATURES, **trading: Any) -> Arena:
-    return Arena.build(panel or built_in(SOURCE)[:300], spec, TradingConfig(**trading), ONE_FOLD)
+    return Arena.build(panel or built_in(SOURCE)[:400], spec, TradingConfig(**trading), ONE_FOLD)
 
 
 def found_in(arena: Arena) -> str:
@@ -56,7 +57,7 @@ def found_in(arena: Arena) -> str:
 
 @pytest.mark.parametrize("ic", [0.0, 0.3])
 def test_the_built_in_market_has_no_leak_with_or_without_a_signal(ic: float) -> None:
-    self_test(arena(built_in(replace(SOURCE, ic=ic))[:300], FeatureSpec.default()))
+    self_test(arena(built_in(replace(SOURCE, ic=ic))[:400], FeatureSpec.default()))
 
 
 def test_the_smoke_tournament_has_no_leak() -> None:
@@ -66,13 +67,13 @@ def test_the_smoke_tournament_has_no_leak() -> None:
 @pytest.mark.parametrize("kind", ["softmax", "tilt", "long_short", "shares"])
 @pytest.mark.parametrize("fill", ["open", "close"])
 def test_a_market_with_gaps_and_late_listings_has_no_leak(kind: Any, fill: Any) -> None:
-    panel = random_panel(3, 300, 4)
+    panel = random_panel(3, 400, 4)
     self_test(arena(panel, allocation=AllocationConfig(kind), fill=fill, costs=CostConfig(cash_rate=0.05)))
 
 
 def test_a_tournament_without_a_hold_out_can_be_tested() -> None:
     folds = replace(ONE_FOLD, holdout=0, count=None, validation=0)
-    self_test(Arena.build(built_in(SOURCE)[:300], FEATURES, TradingConfig(), folds))
+    self_test(Arena.build(built_in(SOURCE)[:400], FEATURES, TradingConfig(), folds))
 
 
 def test_another_future_differs_everywhere_after_the_bar_and_nowhere_before() -> None:
@@ -162,13 +163,29 @@ def test_a_panel_scaled_by_its_last_close_is_found(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_fold_that_is_given_the_bars_of_later_ones_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Arena.seen
+
     def everything(self: Arena, spans: Any) -> Panel:
         later = self.panel.close[spans.test.stop + 2 :].mean(axis=0)
-        panel = self.panel[: spans.test.stop + 2]
-        return replace(panel, volume=panel.volume * later)
+        panel = seen(self, spans)
+        volume = panel.volume.copy()
+        volume[-1] *= later
+        return replace(panel, volume=volume)
 
     monkeypatch.setattr(Arena, "seen", everything)
     assert "panel column volume" in found_in(arena())
+
+
+def test_a_portfolio_that_shows_the_next_bar_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = envs.backtest.portfolio_of
+
+    def telling(market: MarketTensors, state: State) -> torch.Tensor:
+        portfolio = shown(market, state)
+        portfolio[:, -1] -= market.quote(state.bar).drift.std(dim=1)
+        return portfolio
+
+    monkeypatch.setattr(envs.backtest, "portfolio_of", telling)
+    assert ", in its turn," in found_in(arena())
 
 
 def test_a_leak_exits_with_code_3_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,7 +214,9 @@ def scored(arena: Arena, make: Callable[[MarketTensors], Sequence[Policy]], fold
     tracks = []
     for fold in arena.folds.folds[:folds]:
         market = arena.market(fold.spans)
-        tracks.append(np.column_stack([t.returns for t in backtest(make(market), market, fold.spans.test)]))
+        tracks.append(
+            np.column_stack([t.returns for t in envs.backtest.backtest(make(market), market, fold.spans.test)])
+        )
     return [standing(number, returns, folds) for number, returns in enumerate(np.concatenate(tracks).T)]
 
 
@@ -224,7 +243,7 @@ def test_a_score_that_comes_from_a_shifted_feature_raises_the_alarm(
     monkeypatch: pytest.MonkeyPatch, folds: int
 ) -> None:
     monkeypatch.setattr(LogReturn, "compute", shifted(LogReturn.compute))
-    one = whole()
+    one = whole(built_in(replace(SOURCE, ic=0.08)))
     found = scored(one, lambda market: [Oracle(0), BASELINES["equal_weight"]()], folds)  # feature 0: the next return
     for known in (True, False):
         caught = alarms(found, one, ALARM, known)
@@ -295,6 +314,15 @@ def test_what_hardly_leaves_equal_weight_is_no_leak_however_steady() -> None:
     steady = 1e-7 * (1 + 0.1 * np.random.default_rng(0).standard_normal((252, 1)))
     assert too_good(steady, np.zeros(252), None, ALARM, 1, 252.0) == {}
     assert too_good(1e3 * steady, np.zeros(252), None, ALARM, 1, 252.0) != {}
+
+
+def test_equal_weight_can_be_known_whatever_the_signal_is_worth() -> None:
+    rng = np.random.default_rng(0)
+    market = 0.001 + 0.01 * rng.standard_normal(1000)
+    returns = market[:, None] + 0.0002 * rng.standard_normal((1000, 1))
+    worthless = market[:, None] - 0.002
+    assert too_good(returns, market, worthless, ALARM, 1, 252.0) == {}
+    assert too_good(returns, market - 0.002, worthless, ALARM, 1, 252.0) != {}
 
 
 def test_long_short_is_not_held_against_a_long_only_rule(monkeypatch: pytest.MonkeyPatch) -> None:
