@@ -43,7 +43,7 @@ def walk_forward(standings: Sequence[Standing], config: EnsembleConfig, arena: A
     """
     tracks = []
     for fold in arena.folds.folds[1:]:
-        there = [standing for standing in standings if standing.folds >= fold.number]
+        there = [s for s in standings if s.folds >= fold.number and s.status != "leaked"]
         before = [upto(standing, fold.number - 1, arena) for standing in there]
         eligible = sorted((s for s in before if s.bound > 0), key=lambda standing: (-standing.bound, standing.hash))
         chosen = _weighted(eligible[: config.size], config, arena)

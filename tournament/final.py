@@ -65,7 +65,7 @@ def judged(
     standings: Sequence[Standing], arena: Arena, hold_out: tuple[np.ndarray, np.ndarray] | None = None
 ) -> Verdict:
     """Over everybody ever scored; a try is a configuration with a seed, whose checkpoints other days chose."""
-    scored = sorted((s for s in standings if s.folds), key=lambda standing: standing.hash)
+    scored = sorted((s for s in standings if s.folds and s.status != "leaked"), key=lambda standing: standing.hash)
     benchmark = np.concatenate([arena.benchmark(fold.spans).returns for fold in arena.folds.folds])
     interest = arena.market(arena.folds.folds[0].spans).interest
     returns = np.full((len(benchmark), len(scored)), np.nan)

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from kit.config import build, to_dict
+from market.synth import SynthSource
 from tournament.arena import Arena
 from tournament.config import TournamentConfig
 from tournament.execute import execute
+from tournament.leak import alarms
 from tournament.ledger import Ledger
 from tournament.propose import propose
 from tournament.queue import Watcher
@@ -32,6 +34,7 @@ class Tournament:
     execute: Runner = execute
     entrants: list[Entrant] = field(default_factory=list)
     gone: dict[str, int] = field(default_factory=dict)  # candidate hash -> the fold after which it was eliminated
+    held: dict[str, str] = field(default_factory=dict)  # candidate hash -> why it is too good to be true
 
     def run(self) -> list[Standing]:
         """To the end of the last round."""
@@ -48,12 +51,14 @@ class Tournament:
             self.entrants += _entrants(sealed)
             for rung in range(1, len(rungs(len(self.arena.folds.folds))) + 1):
                 if decided := self.ledger.sealed(number, rung):
-                    self.gone |= dict.fromkeys(decided["eliminated"], decided["fold"])
+                    self.held |= decided["leaked"]
+                    self.gone |= dict.fromkeys([*decided["eliminated"], *decided["leaked"]], decided["fold"])
         return self.standings()
 
     def standings(self, only: Sequence[Entrant] | None = None, folds: int | None = None) -> list[Standing]:
         entrants = self.entrants if only is None else only
-        return standings(entrants, self.gone, self.arena, self.ledger, self.config.search, self.config.seed, folds)
+        search, seed = self.config.search, self.config.seed
+        return standings(entrants, self.gone, self.held, self.arena, self.ledger, search, seed, folds)
 
     def _round(self, number: int) -> None:
         entrants = propose(number, self.standings(), self.config.search, self.config.seed)
@@ -64,8 +69,10 @@ class Tournament:
         for rung, fold in enumerate(rungs(last), 1):
             self._train(alive, first, fold, f"round-{number}-rung-{rung}")
             reached = [standing for standing in self.standings(alive, fold) if standing.folds == fold]
-            kept = reached if fold == last else survivors(reached, fold, self.arena, self.config.search)
-            out = sorted({standing.hash for standing in reached} - {standing.hash for standing in kept})
+            leaked = self._leaked(fold)
+            honest = [standing for standing in reached if standing.hash not in leaked]
+            kept = honest if fold == last else survivors(honest, fold, self.arena, self.config.search)
+            out = sorted({standing.hash for standing in honest} - {standing.hash for standing in kept})
             self.ledger.seal(
                 number,
                 rung,
@@ -74,10 +81,18 @@ class Tournament:
                     "scores": {standing.hash: _plain(standing.scores[-1][1]) for standing in reached},
                     "kept": sorted(standing.hash for standing in kept),
                     "eliminated": out,
+                    "leaked": leaked,
                 },
             )
-            self.gone |= dict.fromkeys(out, fold)
+            self.held |= leaked
+            self.gone |= dict.fromkeys([*out, *leaked], fold)
             alive, first = [standing.entrant for standing in kept], fold
+
+    def _leaked(self, fold: int) -> dict[str, str]:
+        """Who is too good to be true, among everybody, as they stand now; those held before are not named again."""
+        known = isinstance(self.config.data.source, SynthSource)
+        found = alarms(self.standings(folds=fold), self.arena, self.config.leak, known)
+        return {name: reason for name, reason in sorted(found.items()) if name not in self.held}
 
     def _train(self, alive: Sequence[Entrant], first: int, fold: int, name: str) -> None:
         search, seed = self.config.search, self.config.seed

@@ -105,6 +105,7 @@ def recorded(links: Sequence[Link], arena: Arena, ledger: Ledger) -> list[Record
 def standings(
     entrants: Sequence[Entrant],
     gone: Mapping[str, int],  # candidate hash -> the fold after which it was eliminated
+    held: Mapping[str, str],  # candidate hash -> why it is too good to be true
     arena: Arena,
     ledger: Ledger,
     config: SearchConfig,
@@ -113,12 +114,19 @@ def standings(
 ) -> list[Standing]:
     """Everybody ever entered, the leader first; as they stood after so many folds, if asked."""
     last = len(arena.folds.folds) if folds is None else folds
-    found = [_gather(entrant, gone, arena, ledger, config, seed, last) for entrant in entrants]
+    found = [_gather(entrant, gone, held, arena, ledger, config, seed, last) for entrant in entrants]
     return sorted(_scored(found, arena, config), key=lambda standing: standing.order)
 
 
 def _gather(
-    entrant: Entrant, gone: Mapping[str, int], arena: Arena, ledger: Ledger, config: SearchConfig, seed: int, last: int
+    entrant: Entrant,
+    gone: Mapping[str, int],
+    held: Mapping[str, str],
+    arena: Arena,
+    ledger: Ledger,
+    config: SearchConfig,
+    seed: int,
+    last: int,
 ) -> Standing:
     per_seed = [recorded(chain(entrant, k, arena, config, seed)[:last], arena, ledger) for k in range(config.seeds)]
     failed = [records[-1] for records in per_seed if records and records[-1].status != "done"]
@@ -134,6 +142,8 @@ def _gather(
         status = "finished"
     records = tuple(tuple(records[fold] for records in per_seed) for fold in range(done))
     reason = failed[0].reason if failed else f"after fold {out}" if out is not None else ""
+    if entrant.candidate.hash in held:
+        status, reason = "leaked", held[entrant.candidate.hash]
     return Standing(entrant, records, status, reason, joined(records))
 
 

@@ -94,7 +94,7 @@ def made(
             if number in (1, 2):
                 break
     gone = {entrant.candidate.hash: 1 for entrant in entrants[1:3]}
-    found = standings(entrants, gone, arena, ledger, config.search, config.seed)
+    found = standings(entrants, gone, {}, arena, ledger, config.search, config.seed)
     benchmark = concatenated([arena.benchmark(fold.spans) for fold in arena.folds.folds])
     choices = choose(found, config.ensemble, arena)
     outcome = Outcome(found, choices, oracle(arena), benchmark, judged(found, arena), folder / "bundle")

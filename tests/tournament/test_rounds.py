@@ -10,6 +10,7 @@ from small import Killed, arena_of, config_of, leaderboard, random_pick, runner,
 
 from agents.spaces import mutate
 from kit.errors import UserError
+from tournament.choose import choose
 from tournament.ledger import Ledger
 from tournament.propose import propose
 from tournament.rounds import Tournament
@@ -177,3 +178,24 @@ def test_mutation_keeps_weights_usable(clean: Tournament) -> None:
     child = mutate(parent, np.random.default_rng(0))
     assert child.network == parent.network
     assert child != parent
+
+
+def test_who_is_too_good_to_be_true_is_held_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean: Tournament
+) -> None:
+    """The alarm itself is tested elsewhere; here it goes off for the leader after the first fold."""
+
+    def alarm(standings: list[Standing], *rest: object) -> dict[str, str]:
+        return {standings[0].hash: "too good"} if standings[0].folds == 1 else {}
+
+    monkeypatch.setattr("tournament.rounds.alarms", alarm)
+    run = tournament(tmp_path, "search.candidates=4")
+    standings = run.run()
+    (held,) = [standing for standing in standings if standing.status == "leaked"]
+    assert held.reason == "too good"
+    assert held.folds == 1
+    assert sum(standing.status == "finished" for standing in standings) == 2
+    assert held.hash not in {choice.standing.hash for choice in choose(standings, run.config.ensemble, run.arena)}
+    other = Tournament(run.config, run.arena, Ledger(run.ledger.folder), run.folder, execute=None)  # type: ignore[arg-type]
+    assert leaderboard(other.recall()) == leaderboard(standings)
+    assert leaderboard(tournament(tmp_path, "search.candidates=4").run()) == leaderboard(standings)
