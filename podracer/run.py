@@ -71,7 +71,7 @@ def settled(config: TrainConfig) -> TrainConfig:
     start = config.start
     if start and not start.startswith(IMITATE):
         start = str(Path(start).absolute())
-    return dataclasses.replace(config, data=_absolute(config.data), device=device, start=start)
+    return dataclasses.replace(config, data=absolute(config.data), device=device, start=start)
 
 
 def prepare(config: TrainConfig) -> Prepared:
@@ -169,13 +169,13 @@ def _brief(span: dict[str, Any]) -> dict[str, float]:
     return {name: float("nan") if value is None else value for name, value in figures.items()}
 
 
-def _absolute(value: Any) -> Any:
+def absolute(value: Any) -> Any:
     """The same configuration with every path absolute."""
     if isinstance(value, Path):
         return value.absolute()
     if isinstance(value, list | tuple):
-        return type(value)(map(_absolute, value))
+        return type(value)(map(absolute, value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value) if field.init]
-        return dataclasses.replace(value, **{name: _absolute(getattr(value, name)) for name in names})
+        return dataclasses.replace(value, **{name: absolute(getattr(value, name)) for name in names})
     return value

@@ -50,15 +50,22 @@ class Outcome:
     bundle: Path
 
 
-def conclude(run: Tournament, folder: Path) -> Outcome:
-    """Choose, judge, fit once more on everything before the hold-out, and write the bundle."""
+def outcome_of(run: Tournament, folder: Path) -> Outcome:
+    """Choose and judge; nothing is trained, and nothing written."""
     standings, arena, config = run.standings(), run.arena, run.config
     choices = choose(standings, config.ensemble, arena)
     track = walk_forward(standings, config.ensemble, arena, run.ledger)
     benchmark = concatenated([arena.benchmark(fold.spans) for fold in arena.folds.folds])
-    fitted = final_fit(run, choices)
-    _save(folder / BUNDLE, choices, fitted, track or benchmark, arena, run.ledger, config)
     return Outcome(standings, choices, track, benchmark, judged(standings, arena), folder / BUNDLE)
+
+
+def conclude(run: Tournament, folder: Path) -> Outcome:
+    """Choose, judge, fit once more on everything before the hold-out, and write the bundle."""
+    outcome = outcome_of(run, folder)
+    fitted = final_fit(run, outcome.choices)
+    track = outcome.track or outcome.benchmark
+    _save(outcome.bundle, outcome.choices, fitted, track, run.arena, run.ledger, run.config)
+    return outcome
 
 
 def judged(

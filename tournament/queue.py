@@ -21,6 +21,7 @@ class Watcher:
     started: Callable[[Job], None] = lambda job: None
     progressed: Callable[[Job, dict[str, Any]], None] = lambda job, figures: None
     finished: Callable[[Record], None] = lambda record: None
+    began: Callable[[str, int], None] = lambda name, trials: None  # a rung
 
 
 @dataclass

@@ -101,6 +101,7 @@ class Tournament:
             for entrant in alive
             for number in range(search.seeds)
         ]
+        self.watcher.began(name.replace("-", " "), sum(map(len, chains)))
         self.execute(chains, self.arena, self.ledger, self.config.execution, self.folder, name, self.watcher)
 
 

@@ -198,6 +198,15 @@ def test_a_run_told_to_terminate_exits_with_143_and_goes_on(
     assert meaning(folder) == meaning(ppo)
 
 
+@pytest.fixture()
+def _ctrl_c() -> Iterator[None]:
+    """As at a terminal: a process in the background of a shell is told to ignore it."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.usefixtures("_ctrl_c")
 def test_the_first_signal_asks_and_the_second_one_stops_at_once() -> None:
     with pytest.raises(KeyboardInterrupt), Stop() as stop:
         os.kill(os.getpid(), signal.SIGINT)
