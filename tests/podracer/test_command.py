@@ -198,7 +198,7 @@ def test_a_run_told_to_terminate_exits_with_143_and_goes_on(
     assert meaning(folder) == meaning(ppo)
 
 
-@pytest.fixture()
+@pytest.fixture
 def _ctrl_c() -> Iterator[None]:
     """As at a terminal: a process in the background of a shell is told to ignore it."""
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
