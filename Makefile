@@ -26,17 +26,18 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 	@echo "Ready: $(VENV)"
 
-demo: setup ## build the built-in market, check it, compute features, draw it, train a policy on it
+demo: setup ## build the built-in market, check it, draw it, run a tournament on it, open its hold-out
 	@mkdir -p $(OUT)
 	$(BIN)/python -m market synth --out $(OUT)/market.parquet
 	$(BIN)/python -m market check $(OUT)/market.parquet --json $(OUT)/quality.json
 	$(BIN)/python -m market features $(OUT)/market.parquet --out $(OUT)/features.parquet
 	$(BIN)/python -m market oracle $(OUT)/market.parquet
 	$(BIN)/python -m market plot $(OUT)/market.parquet --out $(OUT)/market.html
-	@rm -rf $(OUT)/direct
-	$(BIN)/python -m podracer train $(OUT)/market.parquet candidate.algorithm.kind=direct --out $(OUT)/direct
+	@rm -rf $(OUT)/tournament
+	$(BIN)/python -m tournament run configs/demo.yaml --out $(OUT)/tournament
+	$(BIN)/python -m tournament final $(OUT)/tournament
 	@echo
-	@echo "Made in $(OUT): market.parquet (bars), quality.json, features.parquet (what agents will see), market.html (open it in a browser), direct/bundle (a policy)."
+	@echo "Made in $(OUT): market.parquet (bars), quality.json, features.parquet (what agents will see), market.html (open it in a browser), tournament/report.html (what came of it), tournament/bundle (the ensemble)."
 	@echo "Next, with bars of your own (CSV or Parquet):"
 	@echo "  $(BIN)/python -m market check YOUR_BARS.csv"
 	@echo "  $(BIN)/python -m market plot YOUR_BARS.csv --out yours.html"

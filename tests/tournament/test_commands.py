@@ -1,0 +1,141 @@
+"""The tournament's commands as a user types them, on a real Ray Tune."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from small import SMOKE, TINY
+
+from agents import bundle
+from kit.errors import UserError
+from tournament.__main__ import main
+from tournament.leaderboard import TIMING
+
+ROOT = Path(__file__).parents[2]
+
+
+def launch(*words: str | Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tournament", *map(str, words)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def ended(*words: str | Path) -> str:
+    process = launch(*words)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    return out
+
+
+def leaderboard(folder: Path) -> list[dict[str, Any]]:
+    rows = json.loads((folder / "leaderboard.json").read_text())
+    return [{name: value for name, value in row.items() if name not in TIMING} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("run") / "smoke"
+    return folder, ended("run", SMOKE, *TINY, "execution.workers=1", "--out", folder)
+
+
+def test_a_run_leaves_a_leaderboard_a_bundle_and_a_report(done: tuple[Path, str]) -> None:
+    folder, said = done
+    rows = leaderboard(folder)
+    assert len(rows) == 4
+    assert [row["place"] for row in rows] == [1, 2, 3, 4]
+    assert {row["algorithm"] for row in rows} == {"ppo", "sac", "td3", "direct"}
+    assert pd.read_csv(folder / "leaderboard.csv")["hash"].tolist() == [row["hash"] for row in rows]
+    assert pd.read_parquet(folder / "leaderboard.parquet")["hash"].tolist() == [row["hash"] for row in rows]
+    assert bundle.load(folder / "bundle").members
+    assert "<html" in (folder / "report.html").read_text()
+    assert list((folder / "tune").rglob("events.out.tfevents*"))
+    assert "than equal weight" in said or "hold-out unopened" in said
+    assert max(len(line) for line in said.splitlines()[:5]) <= 100
+
+
+def test_a_driver_killed_anywhere_and_resumed_ends_with_the_same_leaderboard(
+    done: tuple[Path, str], tmp_path: Path
+) -> None:
+    seed = time.time_ns()
+    print(f"seed {seed}")
+    stop = random.Random(seed).randint(1, 5)
+    folder = tmp_path / "killed"
+    process = launch("run", SMOKE, *TINY, "--out", folder)
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob("ledger/*.trial"))) < stop and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    ended("run", "--resume", folder)
+    assert leaderboard(folder) == leaderboard(done[0])  # which one worker made, and not two
+
+
+def test_a_finished_run_gone_on_with_trains_nothing_and_says_the_same(done: tuple[Path, str]) -> None:
+    folder, _ = done
+    before = {file.name: file.stat().st_mtime_ns for file in (folder / "ledger").iterdir()}
+    assert main(["run", "--resume", str(folder)]) == 0
+    assert {file.name: file.stat().st_mtime_ns for file in (folder / "ledger").iterdir()} == before
+
+
+def test_the_leaderboard_is_shown_from_the_ledger(done: tuple[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["leaderboard", str(done[0]), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [{k: v for k, v in row.items() if k not in TIMING} for row in shown] == leaderboard(done[0])
+    assert main(["leaderboard", str(done[0])]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
+
+
+def test_every_look_at_the_hold_out_is_counted_before_it_is_taken(
+    done: tuple[Path, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = done[0]
+    assert main(["final", str(folder)]) == 0
+    verdict = json.loads((folder / "bundle.verdict.json").read_text())
+    assert capsys.readouterr().out.strip() == verdict["text"]
+    assert verdict["bundle"] == bundle.load(folder / "bundle").hash
+    assert verdict["openings"] == 1
+    assert verdict["hold_out"]["days"] == 60
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("the power goes")
+
+    monkeypatch.setattr("tournament.final.backtest", broken)
+    with pytest.raises(RuntimeError):
+        main(["final", str(folder)])
+    monkeypatch.undo()
+    assert main(["final", str(folder)]) == 0
+    assert json.loads((folder / "bundle.verdict.json").read_text())["openings"] == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["run"], "CONFIG"),
+        (["run", str(SMOKE), "search.candidate=3"], "candidate"),
+        (["run", str(SMOKE), "data.source.bars=300"], "folds"),
+        (["run", str(SMOKE), "features=[{no_such: {}}]"], "no_such"),
+        (["run", "--resume", "nowhere"], "nowhere"),
+        (["leaderboard", "nowhere"], "nowhere"),
+        (["final", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_that_names_it(words: list[str], told: str, tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "out")] if words[0] == "run" and "--resume" not in words else []
+    with pytest.raises(UserError) as refusal:
+        main([*words, *out])
+    assert told in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "out").exists()
