@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ def execute(
     attach()
     from ray import tune
 
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # its advice on resuming is not ours
     from tournament.trainable import Actor, Proposer
 
     def places(given: dict[str, Any]) -> tune.PlacementGroupFactory:
