@@ -5,84 +5,208 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from kit.cli import Command
-from kit.config import describe, load
+from kit.config import describe, load, to_dict
 from kit.errors import INTERRUPTED, UserError, run_command
 from kit.log import set_up_logging
 from kit.memory import keep_freed_memory
-from podracer.folder import CONFIG, refuse_unless_run, refuse_unless_vacant
+from podracer.folder import CONFIG, RESULT, refuse_unless_run, refuse_unless_vacant
+from podracer.run import absolute
 from tournament import leaderboard
 from tournament.config import TournamentConfig
-from tournament.run import final, recalled, run
+from tournament.final import identity, openings
+from tournament.leak import LEAK
+from tournament.run import REPORT, final, recalled, report, run
 
-EXAMPLES = """examples:
+RUN_EXAMPLES = f"""examples:
   python -m tournament run configs/demo.yaml --out runs/demo
-  python -m tournament run configs/demo.yaml search.candidates=32 seed=3
+  python -m tournament run configs/demo.yaml search.candidates=32 --seed 3
+  python -m tournament run bars.csv search.rounds=2          bars of your own
   python -m tournament run --resume runs/demo                after Ctrl-C, a crash or a power cut
+  python -m tournament run --resume runs/demo execution.workers=4
+
+Ctrl-C ends the trials that run and says how to go on; a second one ends everything at once. A run that goes on ends
+as if it had never been stopped. Exit codes: 0; 2: bad input; {LEAK}: too good to be true; 130: stopped."""
+LEADERBOARD_EXAMPLES = """examples:
   python -m tournament leaderboard runs/demo                 while it runs, or later
-  python -m tournament final runs/demo                       open the hold-out: once, when everything is decided"""
+  python -m tournament leaderboard runs/demo --watch
+  python -m tournament leaderboard runs/demo --json | jq '.[0]'
+  python -m tournament leaderboard runs/demo --csv board.csv --parquet board.parquet
+
+edge: Sharpe ratio minus equal weight's on the same days (1/N), after costs; at least: its 20 % lower bound.
+deflated: the probability that it is better than the luckiest of as many worthless tries."""
+REPORT_EXAMPLES = """examples:
+  python -m tournament report runs/demo                      writes runs/demo/report.html again"""
+FINAL_EXAMPLES = """examples:
+  python -m tournament final runs/demo                       once, when everything is decided
+
+Every look at the hold-out is counted, and the report tells of it: only the first one is a fair test."""
+EXAMPLES = "\n\n".join([RUN_EXAMPLES, LEADERBOARD_EXAMPLES, REPORT_EXAMPLES, FINAL_EXAMPLES]).replace(
+    "\n\nexamples:", ""
+)
+PAUSE, SHARE = 2.0, 0.1  # seconds between two looks; the most of the time that looking may take
+CLEAR = "\x1b[H\x1b[J"
 
 
 def main(words: Sequence[str] | None = None) -> int:
     parser = Command(prog="python -m tournament", description=__doc__, epilog=EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    epilog = "\n  ".join([f"{EXAMPLES}\n\nsettings:", *describe(TournamentConfig)])
-    add = commands.add_parser("run", help="the whole of it", description="run a tournament", epilog=epilog)
-    add.add_argument("target", type=Path, nargs="?", metavar="CONFIG", help="a YAML configuration")
-    add.add_argument("settings", nargs="*", metavar="key=value", help="settings that win over the configuration's")
-    add.add_argument("--out", type=Path, metavar="RUN", help="the run's folder (default: runs/NAME-DATE-TIME)")
-    add.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
-    add = commands.add_parser("leaderboard", help="everybody ever scored", description="everybody ever scored")
-    add.add_argument("run", type=Path, metavar="RUN")
-    add.add_argument("--json", action="store_true", help="rows for a program")
-    add = commands.add_parser("final", help="open the hold-out", description="open the hold-out, and count it")
-    add.add_argument("run", type=Path, metavar="RUN")
+    _add_run(commands)
+    _add_leaderboard(commands)
+    for name, text, epilog in (
+        ("report", "write the report of a finished run again", REPORT_EXAMPLES),
+        ("final", "open the hold-out, count it, and say what the verdict is", FINAL_EXAMPLES),
+    ):
+        added = commands.add_parser(name, help=text, description=text, epilog=epilog)
+        added.add_argument("run", type=Path, metavar="RUN", help="the folder of a run that has ended")
     options = parser.parse_args(words)
     set_up_logging("WARNING")
     keep_freed_memory()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    return {"run": begin, "leaderboard": show, "final": open_it}[options.command](options)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)  # the matrices are small: on a busy machine more threads are far slower
+    actions = {"run": begin, "leaderboard": show, "report": write_again, "final": open_it}
+    return actions[options.command](options)
 
 
 def begin(options: argparse.Namespace) -> int:
-    if options.resume:
-        if options.target or options.out:
-            raise UserError(f"--resume = {str(options.resume)!r}: expected no other settings beside it")
-        refuse_unless_run(options.resume)
-        config, folder = load(TournamentConfig, options.resume / CONFIG), options.resume
-    else:
-        if options.target is None:
-            raise UserError("CONFIG: none is named; expected a YAML configuration, such as configs/demo.yaml")
-        folder = options.out or Path("runs", f"{options.target.stem}-{datetime.now():%Y%m%d-%H%M%S}")
-        refuse_unless_vacant(folder)
-        config = load(TournamentConfig, options.target, options.settings)
-    try:
-        return run(config, folder)
-    except KeyboardInterrupt:
-        again = f"go on with: python -m tournament run --resume {folder}"
+    if options.target and "=" in options.target.name and not options.target.exists():
+        options.settings.insert(0, str(options.target))
+        options.target = None
+    config, folder = _resumed(options) if options.resume else _begun(options)
+    code = run(config, folder)
+    if code in (INTERRUPTED, 143):
+        again = f"go on with: python -m tournament run --resume {shlex.quote(str(folder))}"
         print(f"stopped; {again if (folder / CONFIG).is_file() else 'nothing was written'}", file=sys.stderr)
-        return INTERRUPTED
+    return code
 
 
 def show(options: argparse.Namespace) -> int:
-    tournament = recalled(options.run)
-    standings = tournament.standings()
-    if options.json:
-        print(json.dumps(leaderboard.rows(standings, tournament.arena), indent=2))
-    else:
-        print("\n".join(leaderboard.table(standings, tournament.arena)))
+    if options.watch and options.json:
+        raise UserError("--json = true: expected no --watch beside it")
+    found, shown = recalled(options.run), ""
+    while True:
+        began = time.monotonic()
+        ended = (options.run / RESULT).is_file()  # before the ledger is read
+        found = recalled(options.run, found)
+        standings = found.standings()
+        for file, write in ((options.csv, leaderboard.write_csv), (options.parquet, leaderboard.write_parquet)):
+            if file:
+                write(file, leaderboard.rows(standings, found.arena))
+        if options.json:
+            text = json.dumps(leaderboard.rows(standings, found.arena), indent=2, allow_nan=False)
+        else:
+            text = "\n".join(leaderboard.table(standings, found.arena))
+        if text != shown:
+            clear = CLEAR if options.watch and sys.stdout.isatty() else ""
+            print(f"{clear}{text}", flush=True)
+            shown = text
+        if ended or not options.watch:
+            return 0
+        time.sleep(max(PAUSE, (time.monotonic() - began) / SHARE))
+
+
+def write_again(options: argparse.Namespace) -> int:
+    print(report(options.run))
     return 0
 
 
 def open_it(options: argparse.Namespace) -> int:
     moment = datetime.now(UTC).isoformat(timespec="seconds")
-    print(final(options.run, f"tournament final {options.run.name}", moment).text)
+    print(final(options.run, f"python -m tournament final {options.run}", moment))
+    looks = len(openings(options.run))
+    if looks > 1:
+        print(f"this was look {looks} at the hold-out: only the first one is a fair test", file=sys.stderr)
+    print(f"report: {options.run / REPORT}", file=sys.stderr)
     return 0
+
+
+def _begun(options: argparse.Namespace) -> tuple[TournamentConfig, Path]:
+    folder = options.out or _dated(options.target, datetime.now())
+    refuse_unless_vacant(folder)
+    return absolute(_config(options)), folder
+
+
+def _resumed(options: argparse.Namespace) -> tuple[TournamentConfig, Path]:
+    """The settings of the run; where trials run may change, what they depend on may not."""
+    folder: Path = options.resume
+    if options.out and options.out.absolute() != folder.absolute():
+        raise UserError(f"--out = {str(options.out)!r}: beside --resume the folder is {folder}; leave one of them out")
+    refuse_unless_run(folder)
+    stored = load(TournamentConfig, folder / CONFIG)
+    if options.target is None:
+        asked = absolute(load(TournamentConfig, folder / CONFIG, _settings(options)))
+    else:
+        asked = absolute(_config(options))
+    if identity(asked) != identity(stored):
+        key, value, ours = next(_differences(to_dict(asked), to_dict(stored)))
+        raise UserError(
+            f"--resume = {str(folder)!r}: {key} = {value!r}: this run's is {ours!r}; "
+            "expected no other settings than execution and wandb, or a new run without --resume"
+        )
+    return asked, folder
+
+
+def _config(options: argparse.Namespace) -> TournamentConfig:
+    """From a YAML configuration, or from bars and the defaults."""
+    target, settings = options.target, _settings(options)
+    if target is None:
+        raise UserError("CONFIG: none is named; expected a YAML configuration, such as configs/demo.yaml, or bars")
+    if target.suffix in (".yaml", ".yml"):
+        return load(TournamentConfig, target, settings)
+    return load(TournamentConfig, overrides=[f"data.source={{kind: file, path: {str(target)!r}}}", *settings])
+
+
+def _settings(options: argparse.Namespace) -> list[str]:
+    return options.settings + ([] if options.seed is None else [f"seed={options.seed}"])
+
+
+def _dated(target: Path | None, now: datetime) -> Path:
+    """A folder that is not there yet."""
+    name = f"{target.stem if target else 'tournament'}-{now:%Y%m%d-%H%M%S}"
+    folders = (Path("runs", name + (f"-{number}" if number > 1 else "")) for number in count(1))
+    return next(folder for folder in folders if not folder.exists())
+
+
+def _differences(ours: Any, theirs: Any, key: str = "") -> Any:
+    """Every key at which two trees of settings differ, but for where trials run."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for name in sorted({*ours, *theirs} - (set() if key else {"execution", "wandb"})):
+            yield from _differences(ours.get(name), theirs.get(name), f"{key}.{name}" if key else name)
+    elif ours != theirs:
+        yield key, ours, theirs
+
+
+def _add_run(commands: argparse._SubParsersAction[Command]) -> None:
+    epilog = "\n  ".join([f"{RUN_EXAMPLES}\n\nsettings:", *describe(TournamentConfig)])
+    text = "run a tournament to its verdict; write its leaderboard, its report and its bundle"
+    parser = commands.add_parser("run", help=text, description=text, epilog=epilog)
+    target = "a YAML configuration, or a file or folder of bars"
+    parser.add_argument("target", type=Path, nargs="?", metavar="CONFIG", help=target)
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that win over the configuration's")
+    parser.add_argument("--out", type=Path, metavar="RUN", help="the run's folder (default: runs/NAME-DATE-TIME)")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    parser.add_argument("--seed", metavar="N", help="the same as seed=N")
+
+
+def _add_leaderboard(commands: argparse._SubParsersAction[Command]) -> None:
+    text = "everybody who ever entered, the leader first; reads the ledger alone, also while the run goes on"
+    parser = commands.add_parser("leaderboard", help=text, description=text, epilog=LEADERBOARD_EXAMPLES)
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    parser.add_argument("--json", action="store_true", help="rows for a program; null: not defined")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the rows there too")
+    parser.add_argument("--parquet", type=Path, metavar="FILE", help="write the rows there too")
+    parser.add_argument("--watch", action="store_true", help="show it again as it changes, until the run has ended")
 
 
 if __name__ == "__main__":
