@@ -1,7 +1,7 @@
 # Every target sets up what it needs; `make help` lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench learning clean
+.PHONY: help setup demo test test-slow lint format bench learning verdict clean
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -69,6 +69,9 @@ $(VENV)/.bench: $(STAMP)
 
 learning: setup ## what each algorithm learns on markets with a known answer (about half an hour on 2 cores)
 	$(BIN)/python -m benchmarks.learning
+
+verdict: setup ## does the verdict tell skill from luck? 30 tournaments, hours on 2 cores; stop and go on as you like
+	$(BIN)/python -m benchmarks.verdict
 
 clean: ## remove what was built and run; the virtual environment too
 	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache
