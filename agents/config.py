@@ -7,6 +7,7 @@ from typing import Literal
 
 from kit.config import setting
 
+CONTRAST = "what the critic's error in telling apart environments at the same bar weighs; their common error weighs 1"
 REWARD_SCALE = "rewards are multiplied by this for the critic, which likes numbers near one"
 
 
@@ -46,6 +47,7 @@ class SACConfig:
     learning_rate: float = setting(3e-3, above=0, help="at first; it falls to 0 over the training")
     gamma: float = setting(0.9, low=0, below=1, help="discount per bar")
     tau: float = setting(0.01, above=0, high=1, help="how fast target networks follow")
+    contrast: float = setting(8.0, above=0, help=CONTRAST)
     noise: float = setting(0.4, above=0, help="standard deviation of the first actions, before tanh")
     temperature: float = setting(0.01, above=0, help="what entropy is worth at first; it is learnt")
     entropy_per_action: float = setting(-1.0, help="the entropy that exploration is held at, per entry of an action")
@@ -73,6 +75,7 @@ class TD3Config:
     learning_rate: float = setting(3e-3, above=0, help="at first; it falls to 0 over the training")
     gamma: float = setting(0.9, low=0, below=1, help="discount per bar")
     tau: float = setting(0.01, above=0, high=1, help="how fast target networks follow")
+    contrast: float = setting(8.0, above=0, help=CONTRAST)
     noise: float = setting(0.3, above=0, help="standard deviation of exploration, on the action")
     target_noise: float = setting(0.1, low=0, help="standard deviation of the noise on the target's action")
     policy_delay: int = setting(2, low=1, help="critic updates per actor update")

@@ -40,10 +40,6 @@ class TwinCritic(StateNet):
     def get_q_min(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:  # [B]
         return self.get_q_values(state, action).min(1).values
 
-    def get_q1_q2(self, state: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        first, second = self.get_q_values(state, action).unbind(1)
-        return first, second
-
     def judge(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         """The lower value [B], with a gradient for the action alone."""
         bar, portfolio = split(state)
@@ -56,6 +52,7 @@ class OffPolicyAgent(MarketAgent):
     """Mixed in before ElegantRL's SAC or TD3."""
 
     critic_class = TwinCritic
+    criterion: Any  # ElegantRL's
 
     def __init__(self, market: MarketTensors, config: Any, network: NetworkConfig | None, seed: int) -> None:
         super().__init__(market, config, network, seed)
@@ -97,6 +94,21 @@ class OffPolicyAgent(MarketAgent):
         times = int(self._owed)
         self._owed -= times
         return range(times)
+
+    def _error(self, values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:  # [B, 2], [B] -> []
+        """Of both critics; that in telling apart those who stood together at a bar weighs `contrast` times.
+
+        What the bar brought to all of them is mostly luck, and large. How they differ is what their
+        actions did, and that is what the actor climbs.
+        """
+        target = labels.unsqueeze(1).expand_as(values)
+        if self.settings.together == 1:
+            return 2.0 * self.criterion(values, target)
+        errors = (values - target).unflatten(0, (-1, self.settings.together))  # [B/K, K, 2]
+        common = errors.mean(1, keepdim=True)
+        none = torch.zeros_like(errors)
+        apart = self.criterion(errors - common, none)
+        return 2.0 * (self.criterion(common, none[:, :1]) + self.settings.contrast * apart)
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"buffer": self.buffer.state_dict(), "owed": self._owed}

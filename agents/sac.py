@@ -97,8 +97,7 @@ class AgentSAC(OffPolicyAgent, ElegantSAC):
                 next_actions, next_logprob = self.act.get_action_logprob(next_states, noise[0])
                 worth = self.cri_target.get_q_min(next_states, next_actions) - alpha * next_logprob
                 labels = rewards + undones * self.gamma * worth
-            first, second = self.cri.get_q1_q2(states, actions)
-            error = self.criterion(first, labels) + self.criterion(second, labels)
+            error = self._error(self.cri.get_q_values(states, actions), labels)
             self._descend(error, self.cri_optimizer)
             self.soft_update(self.cri_target, self.cri, self.soft_update_tau)
             tried, logprob = self.act.get_action_logprob(states, noise[1])

@@ -119,6 +119,7 @@ _HORIZON = choice("algorithm.horizon", 16, 32, 64)
 _OFF_POLICY: Space = (
     Float("algorithm.tau", 2e-3, 5e-2, log=True),
     Float("algorithm.reuse", 2.0, 16.0, log=True),
+    Float("algorithm.contrast", 2.0, 32.0, log=True),
 )
 
 SPACES: dict[str, Space] = {

@@ -65,8 +65,7 @@ class AgentTD3(OffPolicyAgent, ElegantTD3):
                 noise = self._noise(self.generator, *next_actions.shape) * self.settings.target_noise
                 next_actions = (next_actions + noise.clamp(-0.5, 0.5)).clamp(-1.0, 1.0)
                 labels = rewards + undones * self.gamma * self.cri_target.get_q_min(next_states, next_actions)
-            first, second = self.cri.get_q1_q2(states, actions)
-            error = self.criterion(first, labels) + self.criterion(second, labels)
+            error = self._error(self.cri.get_q_values(states, actions), labels)
             self._descend(error, self.cri_optimizer)
             self.soft_update(self.cri_target, self.cri, self.soft_update_tau)
             errors.append(error.detach())

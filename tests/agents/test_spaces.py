@@ -177,7 +177,7 @@ def test_an_optuna_trial_fits_as_it_is_and_its_parameters_give_the_same_candidat
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=3, n_startup_trials=5))
     kinds, again = set(), []
-    for number in range(24):
+    for number in range(60):
         trial = study.ask()
         algorithm = trial.suggest_categorical("algorithm.kind", ALGORITHMS)
         candidate = candidate_from(algorithm, sample(SPACES[algorithm], trial))
