@@ -177,14 +177,16 @@ def test_an_optuna_trial_fits_as_it_is_and_its_parameters_give_the_same_candidat
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=3, n_startup_trials=5))
     kinds, again = set(), []
-    for number in range(60):
+    for kind in ALGORITHMS:
+        study.enqueue_trial({"algorithm.kind": kind})
+    for number in range(24):
         trial = study.ask()
         algorithm = trial.suggest_categorical("algorithm.kind", ALGORITHMS)
         candidate = candidate_from(algorithm, sample(SPACES[algorithm], trial))
         assert list(trial.params) == ["algorithm.kind", *(knob.name for knob in SPACES[algorithm])]
         study.tell(trial, float(number % 7))
         kinds.add(candidate.algorithm.kind)
-        fixed = optuna.trial.FixedTrial(study.trials[-1].params)
+        fixed = optuna.trial.FixedTrial(trial.params)
         again.append(candidate_from(algorithm, sample(SPACES[algorithm], fixed)) == candidate)
     assert kinds == set(ALGORITHMS)
     assert all(again)
