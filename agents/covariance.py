@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular
-from scipy.optimize import nnls
 
 LEAST_SHRINKAGE = 1e-8  # so that it can be inverted even where assets move as one
 
@@ -35,6 +33,9 @@ def long_only(covariance: np.ndarray, reward: np.ndarray) -> np.ndarray:  # [A, 
     answer is the y >= 0 that minimises y'Cy/2 - reward'y: with C = LL', least squares in L'y, which
     the active sets of Lawson and Hanson solve to rounding.
     """
+    from scipy.linalg import cholesky, solve_triangular  # these take half a second to load, and few need them
+    from scipy.optimize import nnls
+
     assert (reward > 0).any(), "no asset is worth holding"
     lower = cholesky(covariance / np.diag(covariance).mean(), lower=True)
     goal = solve_triangular(lower, reward / np.abs(reward).max(), lower=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.stats import rankdata
+import pandas as pd
 
 from kit.config import setting
 from market.features.rolling import ratio
@@ -42,7 +42,8 @@ class MomentumRank(Transform):
         log = window.log_close(self.window)
         end = len(log) - self.skip
         momentum = log[end - window.bars : end] - log[: window.bars]
-        rank = rankdata(np.where(window.listed, momentum, np.inf), axis=1) - 1.0  # the unlisted come last
+        known = pd.DataFrame(np.where(window.listed, momentum, np.inf))  # the unlisted come last
+        rank = known.rank(axis=1).to_numpy() - 1.0
         others = window.listed.sum(axis=1, keepdims=True) - 1.0
         share = ratio(rank, np.broadcast_to(others, rank.shape))
         yield np.where(window.listed & (others > 0), 2.0 * share - 1.0, 0.0)
