@@ -169,6 +169,9 @@ class _Place:
     def refuse(self, value: Any, right: str) -> UserError:
         return UserError(f"{self._where()}: {self.key or 'the whole'} = {_show(value)}: {right}")
 
+    def missing(self, right: str) -> UserError:
+        return UserError(f"{self._where()}: {self.key}: is missing; expected {right}")
+
     def unknown(self, name: str, known: Sequence[str], value: Any) -> UserError:
         place = self.inside(name)
         near = difflib.get_close_matches(name, known, 1, 0.5)
@@ -249,7 +252,7 @@ def _convert_dataclass(kind: type, value: Any, at: _Place, default: Any = None) 
         elif isinstance(default, kind):
             continue
         elif field.init and _default_of(field) is dataclasses.MISSING:
-            raise at.inside(field.name).refuse(None, f"is missing; expected {_name(hints[field.name])}")
+            raise at.inside(field.name).missing(_name(hints[field.name]))
     try:
         if isinstance(default, kind):
             return dataclasses.replace(typing.cast(Any, default), **arguments)

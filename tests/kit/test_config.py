@@ -97,7 +97,7 @@ def test_the_command_line_wins_over_the_file(tmp_path):
         ("quiet=1", ["expected true or false"]),
         ("name=3", ["name = 3", "expected text"]),
         ("source.kind=fiel", ["source.kind = 'fiel'", "did you mean file?"]),
-        ("source={kind: file}", ["source.path", "is missing", "a path"]),
+        ("source={kind: file}", ["source.path: is missing", "a path"]),
         ("source={kind: file, path: x, seed: 3}", ["source.seed", "unknown key"]),
         ("extra={a: b}", ["extra.a = 'b'", "a number"]),
         ("stop=0", ["stop must be after start"]),
