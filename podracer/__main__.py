@@ -57,7 +57,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def train(options: argparse.Namespace) -> int:
-    if options.target and "=" in options.target.name and not options.target.exists():
+    if options.target and "=" in str(options.target) and not options.target.exists():
         options.settings.insert(0, str(options.target))
         options.target = None
     config, folder = _resumed(options) if options.resume else _begun(options)

@@ -10,6 +10,7 @@ RUN/result.json      how well it did; written last
 from __future__ import annotations
 
 import fcntl
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -21,6 +22,7 @@ from kit.files import write_text
 from podracer.training import Progress
 
 CONFIG, CHECKPOINT, HISTORY, BUNDLE, RESULT = "config.yaml", "checkpoint.pt", "history.csv", "bundle", "result.json"
+ADDRESS = re.compile(r"\w{2,}:/")  # of an object store: s3://bucket, of which a path keeps one stroke
 COLUMNS = ("samples", "seconds", "reward", "critic", "actor", "validation")
 
 
@@ -36,6 +38,8 @@ def dated(now: datetime) -> Path:
 
 def refuse_unless_vacant(folder: Path) -> None:
     """A run begins in a folder of its own; temporary files that a kill left behind do no harm."""
+    if ADDRESS.match(str(folder)):
+        raise UserError(f"--out = {str(folder)!r}: is an address; expected a folder on a file system")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out = {str(folder)!r}: is a file; expected a new or empty folder")
     if (folder / CONFIG).is_file():
@@ -46,7 +50,7 @@ def refuse_unless_vacant(folder: Path) -> None:
 
 def refuse_unless_run(folder: Path) -> None:
     if not (folder / CONFIG).is_file():
-        raise UserError(f"--resume = {str(folder)!r}: holds no {CONFIG}; expected a folder that a training has made")
+        raise UserError(f"{str(folder)!r}: holds no {CONFIG}; expected the folder of a run")
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,7 +23,8 @@ from kit.memory import keep_freed_memory
 from podracer.folder import CONFIG, RESULT, refuse_unless_run, refuse_unless_vacant
 from podracer.run import absolute
 from tournament import leaderboard
-from tournament.config import TournamentConfig
+from tournament.config import TournamentConfig, differences
+from tournament.extend import extend
 from tournament.final import identity, openings
 from tournament.leak import LEAK
 from tournament.run import REPORT, final, recalled, report, run
@@ -46,13 +46,23 @@ LEADERBOARD_EXAMPLES = """examples:
 
 edge: Sharpe ratio minus equal weight's on the same days (1/N), after costs; at least: its 20 % lower bound.
 deflated: the probability that it is better than the luckiest of as many worthless tries."""
+EXTEND_EXAMPLES = """examples:
+  python -m tournament extend runs/demo --bars bars.parquet  the run's own bars, and later ones
+  python -m tournament extend runs/demo --bars bars/ folds.holdout=252 execution.workers=4
+  in a crontab:  0 22 * * FRI  cd /srv/desk && python -m tournament extend runs/demo --bars bars.parquet
+  on a cluster:  ray job submit -- python -m tournament extend /shared/demo --bars /shared/bars.parquet
+
+Whoever had finished trains the new folds from the last checkpoint of its own; who was eliminated stays out. The
+verdict and the bundle are made anew, over all folds; the former ones are in RUN/earlier. The hold-out moves to the new
+end, and one that was opened is never a hold-out again. Stopped, it is gone on with by the same command or by
+run --resume. Exit codes as those of run; 2 also where the new bars are too few for another fold."""
 REPORT_EXAMPLES = """examples:
   python -m tournament report runs/demo                      writes runs/demo/report.html again"""
 FINAL_EXAMPLES = """examples:
   python -m tournament final runs/demo                       once, when everything is decided
 
 Every look at the hold-out is counted, and the report tells of it: only the first one is a fair test."""
-EXAMPLES = "\n\n".join([RUN_EXAMPLES, LEADERBOARD_EXAMPLES, REPORT_EXAMPLES, FINAL_EXAMPLES]).replace(
+EXAMPLES = "\n\n".join([RUN_EXAMPLES, EXTEND_EXAMPLES, LEADERBOARD_EXAMPLES, REPORT_EXAMPLES, FINAL_EXAMPLES]).replace(
     "\n\nexamples:", ""
 )
 PAUSE, SHARE = 2.0, 0.1  # seconds between two looks; the most of the time that looking may take
@@ -63,6 +73,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = Command(prog="python -m tournament", description=__doc__, epilog=EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands)
+    _add_extend(commands)
     _add_leaderboard(commands)
     for name, text, epilog in (
         ("report", "write the report of a finished run again", REPORT_EXAMPLES),
@@ -75,15 +86,24 @@ def main(words: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # the matrices are small: on a busy machine more threads are far slower
-    actions = {"run": begin, "leaderboard": show, "report": write_again, "final": open_it}
+    actions = {"run": begin, "extend": go_on, "leaderboard": show, "report": write_again, "final": open_it}
     return actions[options.command](options)
 
 
 def begin(options: argparse.Namespace) -> int:
-    if options.target and "=" in options.target.name and not options.target.exists():
+    if options.target and "=" in str(options.target) and not options.target.exists():
         options.settings.insert(0, str(options.target))
         options.target = None
-    config, folder = _resumed(options) if options.resume else _begun(options)
+    return _run(*(_resumed(options) if options.resume else _begun(options)))
+
+
+def go_on(options: argparse.Namespace) -> int:
+    config, notes = extend(options.run, options.bars, options.settings)
+    print("\n".join(notes), file=sys.stderr)
+    return _run(config, options.run)
+
+
+def _run(config: TournamentConfig, folder: Path) -> int:
     code = run(config, folder)
     if code in (INTERRUPTED, 143):
         again = f"go on with: python -m tournament run --resume {shlex.quote(str(folder))}"
@@ -149,7 +169,7 @@ def _resumed(options: argparse.Namespace) -> tuple[TournamentConfig, Path]:
     else:
         asked = absolute(_config(options))
     if identity(asked) != identity(stored):
-        key, value, ours = next(_differences(to_dict(asked), to_dict(stored)))
+        key, value, ours = next(differences(to_dict(asked), to_dict(stored)))
         raise UserError(
             f"--resume = {str(folder)!r}: {key} = {value!r}: this run's is {ours!r}; "
             "expected no other settings than execution and wandb, or a new run without --resume"
@@ -178,15 +198,6 @@ def _dated(target: Path | None, now: datetime) -> Path:
     return next(folder for folder in folders if not folder.exists())
 
 
-def _differences(ours: Any, theirs: Any, key: str = "") -> Any:
-    """Every key at which two trees of settings differ, but for where trials run."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        for name in sorted({*ours, *theirs} - (set() if key else {"execution", "wandb"})):
-            yield from _differences(ours.get(name), theirs.get(name), f"{key}.{name}" if key else name)
-    elif ours != theirs:
-        yield key, ours, theirs
-
-
 def _add_run(commands: argparse._SubParsersAction[Command]) -> None:
     epilog = "\n  ".join([f"{RUN_EXAMPLES}\n\nsettings:", *describe(TournamentConfig)])
     text = "run a tournament to its verdict; write its leaderboard, its report and its bundle"
@@ -197,6 +208,16 @@ def _add_run(commands: argparse._SubParsersAction[Command]) -> None:
     parser.add_argument("--out", type=Path, metavar="RUN", help="the run's folder (default: runs/NAME-DATE-TIME)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
     parser.add_argument("--seed", metavar="N", help="the same as seed=N")
+
+
+def _add_extend(commands: argparse._SubParsersAction[Command]) -> None:
+    text = "train a run that has ended on bars that came since; write its verdict and its bundle anew"
+    parser = commands.add_parser("extend", help=text, description=text, epilog=EXTEND_EXAMPLES)
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run that has ended")
+    settings = "folds.count, folds.holdout, and where trials run: execution and wandb"
+    parser.add_argument("settings", nargs="*", metavar="key=value", help=settings)
+    bars = "a file or a folder: all bars that the run has, and more"
+    parser.add_argument("--bars", type=Path, metavar="NEW", required=True, help=bars)
 
 
 def _add_leaderboard(commands: argparse._SubParsersAction[Command]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from envs.config import TradingConfig
 from kit.config import setting
@@ -11,6 +12,8 @@ from market import data
 from market.features import FeatureSpec
 from market.synth import SynthSource
 from tournament.folds import FoldConfig
+
+LEAST_HOLDOUT = 20  # bars: two blocks of the bootstrap
 
 Algorithm = Literal["ppo", "sac", "td3", "direct"]
 
@@ -83,3 +86,16 @@ class TournamentConfig:
     wandb: Literal["auto", "offline", "disabled"] = setting(
         "auto", help="auto: Weights & Biases online where WANDB_API_KEY is set, else not at all"
     )
+
+    def __post_init__(self) -> None:
+        if 0 < self.folds.holdout < LEAST_HOLDOUT:
+            raise ValueError(f"folds.holdout must be 0 or at least {LEAST_HOLDOUT} bars, fewer tell nothing")
+
+
+def differences(ours: Any, theirs: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every key at which two trees of settings differ, but for where trials run."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for name in sorted({*ours, *theirs} - (set() if key else {"execution", "wandb"})):
+            yield from differences(ours.get(name), theirs.get(name), f"{key}.{name}" if key else name)
+    elif ours != theirs:
+        yield key, ours, theirs

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kit.errors import UserError
 from podracer.cluster import attach
 from tournament.arena import Arena
 from tournament.config import ExecutionConfig
@@ -74,6 +75,8 @@ def execute(
         ),
     )
     tuner.fit()
+    if queue.trouble:
+        raise UserError(queue.trouble)
     if not queue.over:  # Tune was asked to stop
         raise KeyboardInterrupt
 

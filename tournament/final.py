@@ -35,6 +35,7 @@ from tournament.trial import Job, code, key_of, policy_of, spans_of
 from tournament.verdict import Verdict, verdict
 
 BUNDLE, VERDICT, OPENINGS = "bundle", "bundle.verdict.json", "openings.json"
+EARLIER = "earlier"
 FALL_BACK = "equal-weight"
 
 
@@ -166,7 +167,7 @@ def open_hold_out(run: Tournament, folder: Path, command: str, moment: str) -> V
     provenance = loaded.manifest.provenance
     opening = {"at": moment, "command": command, "bundle": loaded.hash, "data": arena.panel.hash}
     opening |= {"code": provenance.code, "configuration": provenance.configuration}
-    write_json(folder / OPENINGS, {"openings": [*openings(folder), opening]})
+    write_json(folder / OPENINGS, {"openings": [*openings(folder), {**opening, "bars": len(arena.panel)}]})
     market = loaded.market(arena.panel)
     ours, theirs = backtest([loaded.policy, equal_weight], market, arena.folds.holdout)
     found = judged(run.standings(), arena, (ours.returns - market.interest, theirs.returns - market.interest))
@@ -178,3 +179,9 @@ def openings(folder: Path) -> list[dict[str, Any]]:
     """Every look at the hold-out so far."""
     file = folder / OPENINGS
     return list(parse_json(file.read_bytes(), str(file))["openings"]) if file.is_file() else []
+
+
+def last_opened(folder: Path, times: int) -> int:
+    """The bar up to which there was a look at a hold-out before bars were added, so many times; 0: there was none."""
+    looks = [look for number in range(1, times + 1) for look in openings(folder / EARLIER / str(number))]
+    return max((int(look["bars"]) - 1 for look in looks), default=0)

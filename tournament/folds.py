@@ -38,6 +38,11 @@ class FoldConfig:
     count: int | None = setting(None, low=1, help="how many folds (default: as many as fit)")
     gap: int = setting(21, low=PURGE, help="bars between the folds and the hold-out, at least")
     holdout: int = setting(1260, low=0, help="last bars, which no choice sees: two years or more; 0: none")
+    extended: tuple[int, ...] = setting((), low=1, help="folds done each time that bars were added; `extend` says it")
+
+    def __post_init__(self) -> None:
+        if list(self.extended) != sorted({*self.extended}):
+            raise ValueError(f"extended = {list(self.extended)}: expected numbers that grow")
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class Folds:
 
     folds: tuple[Fold, ...]
     final: Spans  # train: all before the hold-out; no validation
+    extended: tuple[int, ...] = ()  # after which folds the run ended, and bars were added
 
     @classmethod
     def cut(cls, bars: int, warmup: int, config: FoldConfig, opened: int = 0) -> Folds:
@@ -88,12 +94,14 @@ class Folds:
         end = bars - 1
         holdout = slice(end - config.holdout, end)
         stop = holdout.start - (config.gap if config.holdout else 0)
-        validation = config.validation + (PURGE if config.validation else 0)
-        first = warmup + config.train + validation + PURGE  # bar of the first test
-        fit, wanted = max(0, (stop - first) // config.test), config.count or 1
+        first = _first_test(warmup, config)
+        least = max((*config.extended, 0)) + 1
+        fit, wanted = max(0, (stop - first) // config.test), least if config.count is None else config.count
+        if wanted < least:
+            raise UserError(f"folds: count = {wanted}: {least - 1} are done already; expected at least {least}")
         if fit < wanted:
-            right = f"at least {bars + first + wanted * config.test - stop} bars"
-            if fit:
+            right = f"at least {cls.needed(warmup, config, wanted)} bars"
+            if fit >= least:
                 right += f", or count at most {fit}"
             raise UserError(
                 f"folds: {bars} bars are {warmup} to warm up, {config.train} to train on, {config.validation} for "
@@ -111,7 +119,18 @@ class Folds:
             train = config.train if config.scheme == "rolling" else None
             spans = SpanConfig(config.validation, config.test, train)
             folds.append(Fold(number, Spans.cut(first + number * config.test + 1, warmup, spans)))
-        return cls(tuple(folds), Spans(slice(warmup, stop), slice(stop, stop), holdout))
+        return cls(tuple(folds), Spans(slice(warmup, stop), slice(stop, stop), holdout), config.extended)
+
+    @staticmethod
+    def needed(warmup: int, config: FoldConfig, count: int) -> int:
+        """The bars of a panel in which so many folds fit."""
+        held_out = config.holdout + config.gap if config.holdout else 0
+        return _first_test(warmup, config) + count * config.test + held_out + 1
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """After which folds the run ends: once before each time that bars are added, and once more."""
+        return (*self.extended, len(self.folds))
 
     @property
     def holdout(self) -> slice:
@@ -125,6 +144,11 @@ class Folds:
             rows.append(("final fit", "gap", slice(self.final.train.stop, self.holdout.start)))
             rows.append(("final fit", "hold-out", self.holdout))
         return [Stretch(name, kind, dates[s.start], dates[s.stop]) for name, kind, s in rows if s.start < s.stop]
+
+
+def _first_test(warmup: int, config: FoldConfig) -> int:
+    """The bar at which the first test span begins."""
+    return warmup + config.train + config.validation + (PURGE if config.validation else 0) + PURGE
 
 
 @dataclass(frozen=True)

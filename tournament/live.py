@@ -28,11 +28,11 @@ SHARE = 0.02  # of the time, at most, goes into working out how everybody stands
 
 @dataclass
 class Stage:
-    """A rung, or the final fit."""
+    """A rung, an extension, or the final fit."""
 
     name: str = ""
     total: int = 0  # trials
-    round: int = 0  # 0: the final fit
+    round: int = 0  # 0: all rounds are over
     rung: int = 0
 
 
@@ -41,7 +41,8 @@ class Live(Watcher):
 
     def __init__(self, tournament: Tournament, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(self._started, self._progressed, self._finished, self._began)
-        self.config, self.folds, self.clock = tournament.config, len(tournament.arena.folds.folds), clock
+        self.config, self.ends, self.clock = tournament.config, tournament.arena.folds.ends, clock
+        self.folds = self.ends[-1]
         self.tournament = tournament
         self.stage = Stage()
         self.done: set[str] = set()  # of the stage, by key
@@ -61,7 +62,7 @@ class Live(Watcher):
         self.bar.close()
 
     def _began(self, name: str, total: int) -> None:
-        numbers = [int(word) for word in re.findall(r"\d+", name)]
+        numbers = [int(word) for word in re.findall(r"\d+", name)] if name.startswith("round") else []
         self.stage = Stage(name, total, *numbers)
         self.done.clear()
         self.fold = self.tenth = 0
@@ -118,14 +119,15 @@ class Live(Watcher):
             print(f"{self._where()}: {', '.join([trials, *self._who(), *self._speed(now)])}", file=sys.stderr)
 
     def _where(self) -> str:
-        if not self.stage.round:
-            return self.stage.name
-        rounds, last = self.config.search.rounds, len(rungs(self.folds))
         fold = f", fold {self.fold}/{self.folds}" if self.fold else ""
+        if not self.stage.round:
+            return f"{self.stage.name}{fold}"
+        rounds, last = self.config.search.rounds, len(rungs(self.ends[0]))
         return f"round {self.stage.round}/{rounds}, rung {self.stage.rung}/{last}{fold}"
 
     def _who(self) -> list[str]:
-        statuses = [standing.status for standing in self.standings if standing.entrant.round == self.stage.round]
+        rounds = [self.stage.round] if self.stage.round else range(1, self.config.search.rounds + 1)
+        statuses = [standing.status for standing in self.standings if standing.entrant.round in rounds]
         there = sum(status in ("running", "finished") for status in statuses)
         who = [f"{there} alive, {statuses.count('eliminated')} eliminated"] if statuses else []
         failed = len(statuses) - there - statuses.count("eliminated")
@@ -150,7 +152,7 @@ class Live(Watcher):
         """The work of all trials that are still to end, as eliminations will probably go."""
         there = sum(s.entrant.round == self.stage.round and s.status in ("running", "finished") for s in self.standings)
         now = (self.stage.total - len(self.done)) * cost(self.config, self.stage.rung)  # rung 1 is fold 1
-        return now + planned(self.config, self.folds, self.stage, there)
+        return now + planned(self.config, self.ends[0], self.stage, there)
 
 
 def cost(config: TournamentConfig, fold: int) -> float:
@@ -159,12 +161,15 @@ def cost(config: TournamentConfig, fold: int) -> float:
 
 
 def planned(config: TournamentConfig, folds: int, stage: Stage, alive: int) -> float:
-    """The work of the rungs and rounds to come, and of the final fit: halving goes on as it should."""
+    """The work of the rungs and rounds to come, and of the final fit: halving goes on as it should.
+
+    An extension comes when all rounds are over: only the final fit is left after it.
+    """
     if stage.name == FINAL:
         return 0.0
     search, ends = config.search, rungs(folds)
     work = config.ensemble.size * search.seeds * cost(config, 0)
-    for number in range(max(1, stage.round), search.rounds + 1):
+    for number in range(stage.round or search.rounds + 1, search.rounds + 1):
         here = number == stage.round
         there = alive if here else search.candidates + (search.offspring if number > 1 else 0)
         for rung in range(stage.rung if here else 0, len(ends)):

@@ -33,6 +33,7 @@ class Queue:
     ledger: Ledger
     watcher: Watcher
     running: dict[int, Job] = field(default_factory=dict)  # by chain
+    trouble: str = ""  # why nothing more should be begun: a full disk, for one
     _place: dict[int, int] = field(default_factory=dict)  # of each chain: what comes next
     _last: dict[int, Record] = field(default_factory=dict)
 

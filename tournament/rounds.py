@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tournament.queue import Watcher
 from tournament.score import Entrant, Standing, chain, rungs, standings, survivors
 
 PROPOSED = 0  # the rung at which a round's entrants are sealed
+EXTENSIONS = 0  # the round that stands for none: its rungs are sealed each time that added bars are done
 Runner = Callable[..., None]
 
 
@@ -37,9 +39,12 @@ class Tournament:
     held: dict[str, str] = field(default_factory=dict)  # candidate hash -> why it is too good to be true
 
     def run(self) -> list[Standing]:
-        """To the end of the last round."""
+        """To the end of the last round, and of the folds that were added since."""
         for number in range(1, self.config.search.rounds + 1):
             self._round(number)
+        for number, (before, fold) in enumerate(pairwise(self.arena.folds.ends), 1):
+            there = [standing.entrant for standing in self.standings(folds=before) if standing.status == "finished"]
+            self._rung(EXTENSIONS, number, there, fold, f"extension-{number}")
         return self.standings()
 
     def recall(self) -> list[Standing]:
@@ -49,10 +54,10 @@ class Tournament:
             if sealed is None:
                 break
             self.entrants += _entrants(sealed)
-            for rung in range(1, len(rungs(len(self.arena.folds.folds))) + 1):
-                if decided := self.ledger.sealed(number, rung):
-                    self.held |= decided["leaked"]
-                    self.gone |= dict.fromkeys([*decided["eliminated"], *decided["leaked"]], decided["fold"])
+            for rung in range(1, len(rungs(self.arena.folds.ends[0])) + 1):
+                self._decided(self.ledger.sealed(number, rung))
+        for number in range(1, len(self.arena.folds.ends)):
+            self._decided(self.ledger.sealed(EXTENSIONS, number))
         return self.standings()
 
     def standings(self, only: Sequence[Entrant] | None = None, folds: int | None = None) -> list[Standing]:
@@ -61,32 +66,38 @@ class Tournament:
         return standings(entrants, self.gone, self.held, self.arena, self.ledger, search, seed, folds)
 
     def _round(self, number: int) -> None:
-        entrants = propose(number, self.standings(), self.config.search, self.config.seed)
+        last = self.arena.folds.ends[0]
+        entrants = propose(number, self.standings(folds=last), self.config.search, self.config.seed)
         self.ledger.seal(number, PROPOSED, {"entrants": [to_dict(entrant) for entrant in entrants]})
         self.entrants += entrants
-        alive, first = entrants, 0
-        last = len(self.arena.folds.folds)
+        alive = entrants
         for rung, fold in enumerate(rungs(last), 1):
-            self._train(alive, first, fold, f"round-{number}-rung-{rung}")
-            reached = [standing for standing in self.standings(alive, fold) if standing.folds == fold]
-            leaked = self._leaked(fold)
-            honest = [standing for standing in reached if standing.hash not in leaked]
-            kept = honest if fold == last else survivors(honest, fold, self.arena, self.config.search)
-            out = sorted({standing.hash for standing in honest} - {standing.hash for standing in kept})
-            self.ledger.seal(
-                number,
-                rung,
-                {
-                    "fold": fold,
-                    "scores": {standing.hash: _plain(standing.scores[-1][1]) for standing in reached},
-                    "kept": sorted(standing.hash for standing in kept),
-                    "eliminated": out,
-                    "leaked": leaked,
-                },
-            )
-            self.held |= leaked
-            self.gone |= dict.fromkeys([*out, *leaked], fold)
-            alive, first = [standing.entrant for standing in kept], fold
+            alive = self._rung(number, rung, alive, fold, f"round-{number}-rung-{rung}")
+
+    def _rung(self, number: int, rung: int, alive: Sequence[Entrant], fold: int, name: str) -> list[Entrant]:
+        """Train up to this fold, and seal who goes on."""
+        self._train(alive, fold, name)
+        reached = [standing for standing in self.standings(alive, fold) if standing.folds == fold]
+        before = self.ledger.sealed(number, rung) if self.arena.folds.extended else None  # perhaps of another source
+        leaked = before["leaked"] if before else self._leaked(fold)
+        honest = [standing for standing in reached if standing.hash not in leaked]
+        over = fold in self.arena.folds.ends
+        kept = honest if over else survivors(honest, fold, self.arena, self.config.search)
+        decided = {
+            "fold": fold,
+            "scores": {standing.hash: _plain(standing.scores[-1][1]) for standing in reached},
+            "kept": sorted(standing.hash for standing in kept),
+            "eliminated": sorted({standing.hash for standing in honest} - {standing.hash for standing in kept}),
+            "leaked": leaked,
+        }
+        self.ledger.seal(number, rung, decided)
+        self._decided(decided)
+        return [standing.entrant for standing in kept]
+
+    def _decided(self, sealed: dict[str, Any] | None) -> None:
+        if sealed:
+            self.held |= sealed["leaked"]
+            self.gone |= dict.fromkeys([*sealed["eliminated"], *sealed["leaked"]], sealed["fold"])
 
     def _leaked(self, fold: int) -> dict[str, str]:
         """Who is too good to be true, among everybody, as they stand now; those held before are not named again."""
@@ -94,7 +105,7 @@ class Tournament:
         found = alarms(self.standings(folds=fold), self.arena, self.config.leak, known)
         return {name: reason for name, reason in sorted(found.items()) if name not in self.held}
 
-    def _train(self, alive: Sequence[Entrant], first: int, fold: int, name: str) -> None:
+    def _train(self, alive: Sequence[Entrant], fold: int, name: str) -> None:
         search, seed = self.config.search, self.config.seed
         chains = [
             chain(entrant, number, self.arena, search, seed)[:fold]

@@ -1,7 +1,7 @@
 """A tournament in a folder: begun, stopped anywhere, gone on with, and concluded.
 
 RUN/config.yaml          every setting, so that the run can be gone on with
-RUN/origin.json          hashes of the code, the data and the settings that it was begun with
+RUN/origin.json          hashes of the code, the data and the settings that it was begun with, and how many bars
 RUN/ledger/              finished trials, the only truth; everything else can be made again from it
 RUN/tune/                Ray Tune's files, TensorBoard's among them
 RUN/bundle/              the ensemble; beside it bundle.verdict.json
@@ -9,6 +9,7 @@ RUN/leaderboard.*        as CSV, Parquet and JSON
 RUN/report.html          all of it, to be read
 RUN/result.json          what it came to, in short; written last
 RUN/openings.json        every look at the hold-out
+RUN/earlier/1, 2, ...    what it had come to, each time before bars were added
 RUN/wandb/               Weights & Biases' files, where it is asked for
 """
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -29,13 +30,25 @@ from kit.config import load, to_dict, to_yaml
 from kit.errors import INTERRUPTED, UserError
 from kit.files import write_json, write_text
 from market import data
+from market.panel import Panel
 from podracer.folder import CONFIG, RESULT, held, refuse_unless_run
 from podracer.provenance import created_by
 from podracer.run import absolute
 from tournament import leaderboard
 from tournament.arena import Arena
 from tournament.config import TournamentConfig
-from tournament.final import OPENINGS, VERDICT, Outcome, conclude, identity, open_hold_out, openings, outcome_of
+from tournament.final import (
+    EARLIER,
+    OPENINGS,
+    VERDICT,
+    Outcome,
+    conclude,
+    identity,
+    last_opened,
+    open_hold_out,
+    openings,
+    outcome_of,
+)
 from tournament.leak import LEAK, self_test
 from tournament.ledger import Ledger, Record
 from tournament.live import Live
@@ -103,8 +116,9 @@ def assemble(config: TournamentConfig, folder: Path) -> Tournament:
     panel, report = data.load(config.data)
     if report.faults:
         print("\n".join(report.lines()), file=sys.stderr)
-    arena = Arena.build(panel, config.features, config.trading, config.folds)
-    _refuse_another_origin(folder, config, arena)
+    panel = _begun_with(folder, config, panel)
+    looked = last_opened(folder, len(config.folds.extended))
+    arena = Arena.build(panel, config.features, config.trading, config.folds, looked)
     return Tournament(config, arena, Ledger(folder / "ledger"), folder / "tune")
 
 
@@ -159,8 +173,12 @@ def _to_the_end(tournament: Tournament, folder: Path, asked: Asked) -> Outcome:
     if not (folder / CONFIG).exists():
         write_text(folder / CONFIG, to_yaml(config))
     with held(folder):
-        if not (folder / ORIGIN).exists():
-            write_json(folder / ORIGIN, to_dict(_origin(config, tournament.arena)))
+        if origin(folder).get("configuration") != identity(config):
+            panel, before = tournament.arena.panel, folder / EARLIER / str(len(config.folds.extended))
+            if openings(folder) == openings(before):
+                (folder / OPENINGS).unlink(missing_ok=True)  # of the hold-out before this one
+            made = Provenance(code(), identity(config), panel.hash, created_by())
+            write_json(folder / ORIGIN, {**to_dict(made), "bars": len(panel)})
         with _watched(tournament, folder, asked) as tracker:
             tournament.run()
             outcome = conclude(tournament, folder)
@@ -223,33 +241,47 @@ def _page(tournament: Tournament, outcome: Outcome, folder: Path) -> None:
 def _ended(folder: Path) -> Tournament:
     refuse_unless_run(folder)
     if not (folder / RESULT).is_file():
-        raise UserError(
-            f"{folder}: has no {RESULT}, so it has not ended; go on with: python -m tournament run --resume {folder}"
-        )
+        raise has_not_ended(folder)
     return recalled(folder)
 
 
-def _origin(config: TournamentConfig, arena: Arena) -> Provenance:
-    return Provenance(code(), identity(config), arena.panel.hash, created_by())
+def has_not_ended(folder: Path) -> UserError:
+    return UserError(
+        f"{folder}: has no {RESULT}, so it has not ended; go on with: python -m tournament run --resume {folder}"
+    )
 
 
-def _refuse_another_origin(folder: Path, config: TournamentConfig, arena: Arena) -> None:
-    """A trial depends on all of these: with others, none in the ledger would be this run's."""
+def origin(folder: Path) -> dict[str, Any]:
+    """What the run was begun with; empty: nothing yet."""
     file = folder / ORIGIN
-    if not file.is_file():
-        return
-    there, here = parse_json(file.read_bytes(), str(file)), _origin(config, arena)
+    return parse_json(file.read_bytes(), str(file)) if file.is_file() else {}
+
+
+def refuse_another(folder: Path, there: Mapping[str, Any], **here: str) -> None:
+    """A trial depends on all of these: with others, none in the ledger would be this run's."""
     right = {
         "code": f"that of {there.get('created_by')}; expected the version that began this run, or a new run",
         "data": "that of other bars; expected those that this run was begun with, or a new run",
         "configuration": f"that of other settings; expected a {CONFIG} that nobody changed, or a new run",
     }
-    for name, expected in right.items():
-        if there.get(name) != getattr(here, name):
+    for name, ours in here.items():
+        if there.get(name) != ours:
             raise UserError(
-                f"{file}: {name} = {str(there.get(name))[:12]!r}: is {expected}; here it is "
-                f"{getattr(here, name)[:12]!r}"
+                f"{folder / ORIGIN}: {name} = {str(there.get(name))[:12]!r}: is {right[name]}; here it is {ours[:12]!r}"
             )
+
+
+def _begun_with(folder: Path, config: TournamentConfig, panel: Panel) -> Panel:
+    """The bars of the run: those that came to its source later are not among them, before it is extended."""
+    there = origin(folder)
+    if not there:
+        return panel
+    began = panel[: there.get("bars")]
+    refuse_another(folder, there, code=code(), data=began.hash)
+    if config.folds.extended and there == origin(folder / EARLIER / str(len(config.folds.extended))):
+        return panel  # an extension, of which nothing is trained yet
+    refuse_another(folder, there, configuration=identity(config))
+    return began
 
 
 def _held_out(arena: Arena) -> bool:

@@ -138,7 +138,7 @@ def _gather(
         status = cast(Status, failed[0].status)
     elif out is not None:
         status = "eliminated"
-    elif done == len(arena.folds.folds):
+    elif done == last and done in arena.folds.ends:
         status = "finished"
     records = tuple(tuple(records[fold] for records in per_seed) for fold in range(done))
     reason = failed[0].reason if failed else f"after fold {out}" if out is not None else ""
@@ -153,10 +153,11 @@ def _scored(found: list[Standing], arena: Arena, config: SearchConfig) -> list[S
     scores: dict[str, list[tuple[int, float]]] = {standing.hash: [] for standing in found}
     figures: dict[str, dict[str, Any]] = {}
     lengths = [len(arena.benchmark(fold.spans).returns) for fold in arena.folds.folds]
+    scoring = rungs(len(lengths), arena.folds.extended)
     for folds in range(1, len(lengths) + 1):
         there = [standing for standing in found if standing.folds >= folds]
         last = [standing for standing in there if standing.folds == folds]
-        if not there or not (last or folds in rungs(len(lengths))):
+        if not there or not (last or folds in scoring):
             continue
         days = sum(lengths[:folds])
         against = benchmark(arena, folds)
@@ -166,7 +167,7 @@ def _scored(found: list[Standing], arena: Arena, config: SearchConfig) -> list[S
         ranked = lower if config.rank == "bound" else ratios
         theirs = float(sharpe(against, year))
         for number, standing in enumerate(there):
-            if folds in rungs(len(lengths)):
+            if folds in scoring:
                 scores[standing.hash].append((folds, float(ranked[number])))
             if standing.folds == folds:
                 ratio = float(ratios[number])
@@ -176,9 +177,13 @@ def _scored(found: list[Standing], arena: Arena, config: SearchConfig) -> list[S
     ]
 
 
-def rungs(folds: int) -> list[int]:
-    """After which folds there is an elimination: 1, 2, 4, ... and the last, which ends the round."""
-    return [*takewhile(lambda fold: fold < folds, (2**k for k in count())), folds]
+def rungs(folds: int, extended: Sequence[int] = ()) -> list[int]:
+    """After which folds there is an elimination: 1, 2, 4, ... and the last, which ends the round.
+
+    Bars that are added later move none of these: each time, all who are there do the new folds, and nobody goes.
+    """
+    last, *later = (*extended, folds)
+    return [*takewhile(lambda fold: fold < last, (2**k for k in count())), last, *later]
 
 
 def survivors(alive: Sequence[Standing], folds: int, arena: Arena, config: SearchConfig) -> list[Standing]:

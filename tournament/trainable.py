@@ -16,7 +16,7 @@ from podracer.training import Diverged, Progress
 from tournament.arena import Arena
 from tournament.ledger import Ledger
 from tournament.queue import Queue
-from tournament.trial import Job, Trial, failed
+from tournament.trial import Job, Trial, code, failed
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +31,16 @@ class Actor(tune.Trainable):
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.job = build(Job, new_config["job"], "job")
+        self.job, self.code = build(Job, new_config["job"], "job"), new_config["code"]
         self.trial: Trial | None = None
         self.progress: Iterator[Progress] = iter(())
         return True
 
     def step(self) -> dict[str, Any]:
         """Up to the next evaluation; then judging and the record."""
+        if self.code != code():  # it would be recorded as another trial
+            text = "code: changed while the run went on, or is another on one of the machines; expected one version"
+            return {"done": True, "trouble": text}
         try:
             if self.trial is None:
                 self.trial = Trial(self.job, self.arena, self.ledger)
@@ -48,6 +51,9 @@ class Actor(tune.Trainable):
                 return {"samples": record.trained, "done": True}
         except Diverged as error:
             return self._failed("diverged", str(error))
+        except OSError as error:  # of this machine, not of the candidate: it may be tried again
+            log.exception("%s failed", self.job.name)
+            return {"done": True, "trouble": f"{error.filename or self.job.name}: {error.strerror or error}"}
         except Exception as error:
             log.exception("%s failed", self.job.name)
             return self._failed("crashed", f"{type(error).__name__}: {error}")
@@ -72,18 +78,23 @@ class Proposer(Searcher):
         self.chains: dict[str, int] = {}  # by trial
 
     def suggest(self, trial_id: str) -> Any:
+        if self.queue.trouble:
+            return Searcher.FINISHED
         found = self.queue.next()
         if found is None:
             return Searcher.FINISHED if self.queue.over else None
         number, job = found
         self.chains[trial_id] = number
-        return {"job": to_dict(job)}
+        return {"job": to_dict(job), "code": code()}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         self.queue.watcher.progressed(self.queue.running[self.chains[trial_id]], result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self.queue.finished(self.chains[trial_id], "its process died, again and again" if error else "")
+        if trouble := (result or {}).get("trouble"):
+            self.queue.trouble = trouble
+        else:
+            self.queue.finished(self.chains[trial_id], "its process died, again and again" if error else "")
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is the only truth."""

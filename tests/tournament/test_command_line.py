@@ -29,7 +29,7 @@ from tournament.run import recalled
 
 ROOT = Path(__file__).parents[2]
 LESS = [*TINY, "search.candidates=3", "leak.self_test=false"]
-COMMANDS = ("run", "leaderboard", "report", "final")
+COMMANDS = ("run", "extend", "leaderboard", "report", "final")
 
 
 def run(*words: str | Path) -> int:
@@ -285,6 +285,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["run", str(SMOKE), "search.candidate=3"], ["search.candidate = 3", "did you mean candidates?"]),
         (["run", str(SMOKE), "search.algorithms=[pppo]"], ["'pppo'", "did you mean ppo?"]),
         (["run", str(SMOKE), "folds.count=999"], ["folds", "999"]),
+        (["run", str(SMOKE), "folds.holdout=10"], ["folds.holdout", "at least 20"]),
+        (["run", str(SMOKE), "data.source={kind: file, path: no/such.csv}"], ["no/such.csv", "no such file"]),
+        (["run", "data.source.path=no/such.csv"], ["CONFIG", "configs/demo.yaml"]),
         (["run", str(SMOKE), "data.source.bars=300"], ["300", "folds"]),
         (["run", str(SMOKE), "features=[{no_such: {}}]"], ["no_such"]),
         (["run", "nothere.yaml"], ["nothere.yaml", "no such file"]),
