@@ -34,6 +34,10 @@ class SearchConfig:
     )
     keep: int = setting(5, low=1, help="candidates that no elimination goes below")
     eta: float = setting(2.0, above=1, help="an elimination leaves one candidate in so many")
+    halving: Literal["synchronous", "asynchronous"] = setting(
+        "synchronous",
+        help="asynchronous: who is among the better ones so far goes on at once; no worker waits, but no run repeats",
+    )
     rank: Literal["bound", "sharpe"] = setting(
         "bound", help="bound: the 20 % lower bound of the Sharpe ratio's edge over equal weight; sharpe: the ratio"
     )

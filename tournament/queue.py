@@ -11,7 +11,8 @@ from tournament.ledger import Ledger, Record
 from tournament.trial import Job, failed, key_of
 
 Link = Callable[[Record | None], Job]  # from the record before, None at first
-Chain = Sequence[Link]
+MaybeLink = Callable[[Record | None], Job | None]  # None: not yet
+Chain = Sequence[MaybeLink]
 
 
 @dataclass
@@ -62,7 +63,8 @@ class Queue:
         """The chain's first job that is not recorded."""
         chain = self.chains[number]
         while (place := self._place.get(number, 0)) < len(chain):
-            job = chain[place](self._last.get(number))
+            if (job := chain[place](self._last.get(number))) is None:
+                return None
             record = self.ledger.get(key_of(job, self.arena))
             if record is None:
                 return job

@@ -15,8 +15,9 @@ from tournament.config import TournamentConfig
 from tournament.execute import execute
 from tournament.leak import alarms
 from tournament.ledger import Ledger
+from tournament.promotion import Promotion
 from tournament.propose import propose
-from tournament.queue import Watcher
+from tournament.queue import Chain, Watcher
 from tournament.score import Entrant, Standing, chain, rungs, standings, survivors
 
 PROPOSED = 0  # the rung at which a round's entrants are sealed
@@ -70,19 +71,38 @@ class Tournament:
         entrants = propose(number, self.standings(folds=last), self.config.search, self.config.seed)
         self.ledger.seal(number, PROPOSED, {"entrants": [to_dict(entrant) for entrant in entrants]})
         self.entrants += entrants
+        ends = rungs(last)
+        promotion = None
+        if self.config.search.halving == "asynchronous":
+            promotion = Promotion(self, entrants)
+            self._train(entrants, last, f"round-{number}-rungs-to-{len(ends)}", promotion)
         alive = entrants
-        for rung, fold in enumerate(rungs(last), 1):
-            alive = self._rung(number, rung, alive, fold, f"round-{number}-rung-{rung}")
+        for rung, fold in enumerate(ends, 1):
+            alive = self._rung(number, rung, alive, fold, f"round-{number}-rung-{rung}", promotion)
 
-    def _rung(self, number: int, rung: int, alive: Sequence[Entrant], fold: int, name: str) -> list[Entrant]:
+    def _rung(
+        self,
+        number: int,
+        rung: int,
+        alive: Sequence[Entrant],
+        fold: int,
+        name: str,
+        promotion: Promotion | None = None,  # whose entrants have trained already
+    ) -> list[Entrant]:
         """Train up to this fold, and seal who goes on."""
-        self._train(alive, fold, name)
+        if promotion is None:
+            self._train(alive, fold, name)
         reached = [standing for standing in self.standings(alive, fold) if standing.folds == fold]
         before = self.ledger.sealed(number, rung) if self.arena.folds.extended else None  # perhaps of another source
         leaked = before["leaked"] if before else self._leaked(fold)
         honest = [standing for standing in reached if standing.hash not in leaked]
         over = fold in self.arena.folds.ends
-        kept = honest if over else survivors(honest, fold, self.arena, self.config.search)
+        if over:
+            kept = honest
+        elif promotion:
+            kept = promotion.kept(honest, fold)
+        else:
+            kept = survivors(honest, fold, self.arena, self.config.search)
         decided = {
             "fold": fold,
             "scores": {standing.hash: _plain(standing.scores[-1][1]) for standing in reached},
@@ -105,13 +125,13 @@ class Tournament:
         found = alarms(self.standings(folds=fold), self.arena, self.config.leak, known)
         return {name: reason for name, reason in sorted(found.items()) if name not in self.held}
 
-    def _train(self, alive: Sequence[Entrant], fold: int, name: str) -> None:
+    def _train(self, alive: Sequence[Entrant], fold: int, name: str, promotion: Promotion | None = None) -> None:
         search, seed = self.config.search, self.config.seed
-        chains = [
-            chain(entrant, number, self.arena, search, seed)[:fold]
-            for entrant in alive
-            for number in range(search.seeds)
-        ]
+        chains: list[Chain] = []
+        for entrant in alive:
+            for number in range(search.seeds):
+                links = chain(entrant, number, self.arena, search, seed)[:fold]
+                chains.append(promotion.chain(entrant, links) if promotion else links)
         self.watcher.began(name.replace("-", " "), sum(map(len, chains)))
         self.execute(chains, self.arena, self.ledger, self.config.execution, self.folder, name, self.watcher)
 
