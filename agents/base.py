@@ -27,17 +27,22 @@ class StateNet(nn.Module):
     """A network in ElegantRL's shape, `cls(net_dims, state_dim, action_dim)`, that knows its market."""
 
     net: Any
+    together = 1  # neighbours in a batch that stand at the same bar, as a rule
 
     def __init__(self, market: MarketTensors) -> None:
         super().__init__()
         self.market = market
 
     def look_up(self, bar: torch.Tensor) -> torch.Tensor:
-        """bar [B] -> [B, ...] what the network makes of it, worked out once for each distinct bar."""
+        """bar [B] -> what the network makes of it: a row for each, or for each group at the same bar."""
+        if bar.device.type != "cpu":  # to find out who shares a bar would be to wait for the device
+            return self.net.prepare(self.market, bar)
+        if self.together > 1 and len(bar) % self.together == 0:
+            groups = bar.view(-1, self.together)
+            if torch.equal(groups, groups[:, :1].expand_as(groups)):  # but for those that were ruined
+                return self.net.prepare(self.market, groups[:, 0])
         if len(bar) >= len(self.market):
             return self.net.prepare(self.market).index_select(0, bar)
-        if bar.device.type != "cpu":  # finding the distinct ones would wait for the device
-            return self.net.prepare(self.market, bar)
         distinct, place = bar.unique(return_inverse=True)
         return self.net.prepare(self.market, distinct).index_select(0, place)
 

@@ -30,7 +30,7 @@ class ActorNet(nn.Module):
         return self.net.prepare(market, bars)
 
     def raw(self, prepared: torch.Tensor, portfolio: torch.Tensor) -> torch.Tensor:
-        """prepared [B, ...], portfolio [B, P] -> [B, A+1] before tanh, cash last."""
+        """prepared [G, ...], portfolio [B, P] -> [B, A+1] before tanh, cash last."""
         each, whole = self.net.join(prepared, *shown(self.assets, portfolio))
         return torch.cat([each[:, 0], whole], dim=1)
 
@@ -74,7 +74,7 @@ class TwinNet(nn.Module):
     def values(
         self,
         market: MarketTensors,
-        prepared: torch.Tensor,  # [B, ...]
+        prepared: torch.Tensor,  # [G, ...]
         bar: torch.Tensor,  # [B]
         portfolio: torch.Tensor,  # [B, P]
         action: torch.Tensor,  # [B, A+1]
@@ -88,5 +88,4 @@ class TwinNet(nn.Module):
         (held,), common = shown(self.assets, portfolio)
         then = ordered[:, :-1] * self.assets - 1.0
         moved = then - held
-        each, whole = self.net.join(prepared, [held, then, then * then, moved * moved], [ordered[:, -1], *common])
-        return each.mean(2) + whole
+        return self.net.pooled(prepared, [held, then, then * then, moved * moved], [ordered[:, -1], *common])

@@ -138,26 +138,55 @@ class PortfolioNet(nn.Module):
     def join(
         self, prepared: torch.Tensor, own: list[torch.Tensor], common: list[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """prepared [B, ...], own [B, A] each, common [B] each -> [B, R, A] per asset, [B, R] of the whole."""
+        """own [B, A] each, common [B] each -> [B, R, A] per asset, [B, R] of the whole.
+
+        prepared [G, ...] has a row for each portfolio, or for each of as many groups of neighbours.
+        """
+        groups = (len(prepared), -1)
         if self.config.head == "bilinear":
             return self._join_bilinear(prepared, own, common)
         shown = torch.stack([*own, *(c.unsqueeze(1).expand(-1, self.assets) for c in common)], dim=2)
         if self.config.head == "late":
-            code = nn.functional.silu(prepared + self.shift(shown))
+            shifted = prepared.unsqueeze(1) + self.shift(shown).unflatten(0, groups)
+            code = nn.functional.silu(shifted.flatten(0, 1))
         else:
-            code = self.encoder(torch.cat([prepared, shown], dim=2))
+            shown = shown.unflatten(0, groups)
+            seen = prepared.unsqueeze(1).expand(-1, shown.shape[1], -1, -1)
+            code = self.encoder(torch.cat([seen, shown], dim=3).flatten(0, 1))
         return self.each(code).transpose(1, 2), self.whole(code.mean(1))
+
+    def pooled(self, prepared: torch.Tensor, own: list[torch.Tensor], common: list[torch.Tensor]) -> torch.Tensor:
+        """What `join` answers, its mean over the assets and the whole in one: [B, R]."""
+        if self.config.head != "bilinear":
+            each, whole = self.join(prepared, own, common)
+            return each.mean(2) + whole
+        parts, rest, numbers = self._coefficients(prepared, common)
+        groups = (len(prepared), -1)
+        weights = parts[:, :, 1 : 1 + len(own)].flatten(2) / self.assets  # [G, R, O * A]
+        seen = torch.cat(own, dim=1).unflatten(0, groups)  # [G, K, O * A]
+        alike = torch.cat([parts[:, :, :1], parts[:, :, 1 + len(own) :]], dim=2).mean(3) + rest  # [G, R, 1 + C]
+        return (seen @ weights.mT + numbers @ alike.mT).flatten(0, 1)
 
     def _join_bilinear(
         self, prepared: torch.Tensor, own: list[torch.Tensor], common: list[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        outputs, terms = self.outputs, 1 + len(own) + len(common)
-        parts, rest = prepared.split([outputs * terms * self.assets, self.whole.out_features], dim=1)
+        parts, rest, numbers = self._coefficients(prepared, common)
         ones = torch.ones_like(own[0])
-        numbers = torch.stack([ones[:, 0], *common], dim=1)  # [B, 1 + G]
-        shown = torch.stack([ones, *own, *(number.unsqueeze(1).expand_as(ones) for number in common)], dim=1)
-        each = parts.unflatten(1, (outputs, terms, self.assets)) * shown.unsqueeze(1)  # [B, R, K, A]
-        return each.sum(2), (rest.unflatten(1, (outputs, -1)) * numbers.unsqueeze(1)).sum(2)
+        columns = [ones, *own, *(number.unsqueeze(1).expand_as(ones) for number in common)]
+        shown = torch.stack(columns, dim=1).unflatten(0, (len(prepared), -1))  # [G, K, T, A]
+        each = (parts.unsqueeze(1) * shown.unsqueeze(2)).sum(3)  # [G, K, R, A]
+        whole = (rest.unsqueeze(1) * numbers.unsqueeze(2)).sum(3)  # [G, K, R]
+        return each.flatten(0, 1), whole.flatten(0, 1)
+
+    def _coefficients(
+        self, prepared: torch.Tensor, common: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """[G, R, T, A] of each asset, [G, R, 1 + C] of the whole, and what the whole's are for, [G, K, 1 + C]."""
+        terms = 1 + self.own + self.common
+        parts, rest = prepared.split([self.outputs * terms * self.assets, self.whole.out_features], dim=1)
+        numbers = torch.stack([torch.ones_like(common[0]), *common], dim=1)
+        shape = (self.outputs, terms, self.assets)
+        return parts.unflatten(1, shape), rest.unflatten(1, (self.outputs, -1)), numbers.unflatten(0, (len(parts), -1))
 
 
 def window(features: torch.Tensor, lookback: int, bars: torch.Tensor | None) -> torch.Tensor:

@@ -56,6 +56,7 @@ class OffPolicyAgent(MarketAgent):
 
     def __init__(self, market: MarketTensors, config: Any, network: NetworkConfig | None, seed: int) -> None:
         super().__init__(market, config, network, seed)
+        self.act.together = self.cri.together = config.together
         self.cri_target = copy.deepcopy(self.cri)
         self.buffer = ReplayBuffer(
             config.buffer, self.state_dim, self.action_dim, self.device, market.dtype, config.together

@@ -143,6 +143,46 @@ def test_an_agents_network_looks_up_the_same_however_many_bars_are_asked_for(con
     torch.testing.assert_close(net.look_up(bars), net.net.prepare(market, bars), **ROUNDING)
 
 
+@every_network
+def test_neighbours_at_the_same_bar_are_told_the_same_together_as_each_by_itself(config: NetworkConfig) -> None:
+    market = market_of()
+    generator = torch.Generator().manual_seed(1)
+    portfolio = torch.rand(12, portfolio_width(market), generator=generator, dtype=torch.float64)
+    action = 2 * torch.rand(12, ASSETS + 1, generator=generator, dtype=torch.float64) - 1
+    groups = torch.tensor([7, 30, 7])
+    bar = groups.repeat_interleave(4)
+    actor, twin = actor_of(config), loud(TwinNet(config, ASSETS, FEATURES, portfolio_width(market)))
+    for net, ask in (
+        (actor, lambda prepared: actor.raw(prepared, portfolio)),
+        (twin, lambda prepared: twin.values(market, prepared, bar, portfolio, action)),
+    ):
+        together, apart = ask(net.prepare(market, groups)), ask(net.prepare(market, bar))
+        torch.testing.assert_close(together, apart, **ROUNDING)
+
+
+@every_network
+def test_pooled_is_the_mean_over_assets_and_the_whole(config: NetworkConfig) -> None:
+    market = market_of()
+    net = loud(PortfolioNet(config, ASSETS, FEATURES, 2, 3, 2))
+    generator = torch.Generator().manual_seed(1)
+    own = list(torch.rand(2, 6, ASSETS, generator=generator, dtype=torch.float64))
+    common = list(torch.rand(3, 6, generator=generator, dtype=torch.float64))
+    prepared = net.prepare(market, torch.tensor([3, 9]))
+    each, whole = net.join(prepared, own, common)
+    torch.testing.assert_close(net.pooled(prepared, own, common), each.mean(2) + whole, **ROUNDING)
+
+
+@pytest.mark.parametrize("kind", ["sac", "td3"])
+def test_one_of_a_group_that_was_ruined_is_looked_up_at_its_own_bar(kind: str) -> None:
+    market = market_of()
+    act = agent_of(kind, market).act.double()
+    assert act.together == 4
+    bar = torch.tensor([5, 5, 5, 5, 8, 8, 9, 8])
+    alone = act.net.prepare(market, bar)
+    torch.testing.assert_close(act.look_up(bar), alone, **ROUNDING)
+    torch.testing.assert_close(act.look_up(bar[:4]), alone[:1], **ROUNDING)
+
+
 @pytest.mark.parametrize("lookback", [1, 2, 4, BARS + 5])
 def test_a_window_holds_the_last_bars_oldest_first_and_never_reads_forward(lookback: int) -> None:
     features = market_of().features
