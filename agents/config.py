@@ -16,9 +16,9 @@ class PPOConfig:
     """Proximal policy optimisation: on-policy, robust."""
 
     kind: Literal["ppo"] = "ppo"
-    samples: int = setting(2_000_000, low=1, help="environment steps to train for")
+    samples: int = setting(1_000_000, low=1, help="environment steps to train for")
     num_envs: int = setting(1024, low=1, help="portfolios side by side")
-    horizon: int = setting(32, low=1, help="steps of each between updates")
+    horizon: int = setting(16, low=1, help="steps of each between updates")
     batch_size: int = setting(4096, low=1, help="samples per gradient step; they are drawn as whole bars")
     epochs: int = setting(4, low=1, help="passes over every sample")
     learning_rate: float = setting(3e-3, above=0, help="at first; it falls to 0 over the training")
@@ -26,7 +26,7 @@ class PPOConfig:
     gae_lambda: float = setting(0.5, low=0, high=1, help="how far advantages look ahead")
     ratio_clip: float = setting(0.25, above=0, help="how far the policy may move per update")
     entropy: float = setting(0.0, low=0, help="bonus for randomness")
-    noise: float = setting(0.4, above=0, help="standard deviation of the first actions, before tanh")
+    noise: float = setting(1.0, above=0, help="standard deviation of the first actions, before tanh")
     reward_scale: float = setting(100.0, above=0, help=REWARD_SCALE)
     weight_decay: float = setting(0.0, low=0, help="of the networks' weights")
     clip_grad_norm: float = setting(1.0, above=0, help="the largest norm of a gradient")

@@ -114,7 +114,7 @@ _LEARNING: Space = (
     Float("algorithm.weight_decay", 0.0, 0.1),
 )
 _GAMMA = Float("algorithm.gamma", 0.5, 0.98)
-_NOISE = Float("algorithm.noise", 0.1, 1.0, log=True)
+_NOISE = Float("algorithm.noise", 0.1, 2.0, log=True)
 _HORIZON = choice("algorithm.horizon", 16, 32, 64)
 _OFF_POLICY: Space = (
     Float("algorithm.tau", 2e-3, 5e-2, log=True),

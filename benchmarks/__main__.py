@@ -19,7 +19,7 @@ from kit.files import write_text
 
 RESULTS = ROOT / "benchmarks" / "results"
 HOURS = {"verdict"}  # left out unless they are named
-NOT_BENCHMARKS = {"__init__", "__main__", "harness", "peers"}
+NOT_BENCHMARKS = {"__init__", "__main__", "clock", "harness", "peers", "simulate", "stable", "timeline"}
 MARKED = re.compile(r"(<!-- benchmark (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

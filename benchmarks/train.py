@@ -203,8 +203,8 @@ def remote_actors(result: Result, rounds: int) -> None:
     market = tensors()
     pods = {
         "anakin": PodConfig(),
-        "1 actor": PodConfig("sebulba", actors=1),
-        "2 actors": PodConfig("sebulba", actors=2),
+        "1 actor": PodConfig("sebulba", actors=1, actor_cpus=0.5),  # all three are there at once, on two cores
+        "2 actors": PodConfig("sebulba", actors=2, actor_cpus=0.5),
     }
     span, learners = Spans(slice(0, BARS - 1), slice(0, 0), slice(0, 0)), {}
     for arm, pod in pods.items():

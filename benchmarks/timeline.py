@@ -1,0 +1,142 @@
+"""Where the wall time of a tournament goes, second by second: it is played in a process of its own, with a clock.
+
+No benchmark by itself: `benchmarks.tournament` plays with it. The driver and Ray's actors write down
+what they did between when and when; the clock is one for all processes of a machine.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from benchmarks.clock import Clock, Span
+from podracer.cluster import attach
+from tournament import leaderboard
+from tournament.execute import execute
+from tournament.final import conclude
+from tournament.leak import self_test
+from tournament.ledger import Ledger
+from tournament.report import page
+from tournament.rounds import Tournament
+from tournament.trial import Trial
+
+SPANS = "spans.jsonl"
+
+
+def play(make: Callable[..., Tournament], folder: Path, *settings: str, whole: bool = False) -> list[Span]:
+    """`make(folder, *settings)` played in a fresh process; `whole`: from its self-test to its report."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_play, make, folder, settings, whole).result()
+
+
+def _play(make: Callable[..., Tournament], folder: Path, settings: Sequence[str], whole: bool) -> list[Span]:
+    clock = Clock(folder / SPANS)
+    with clock("bars and folds"):
+        run = make(folder, *settings)
+    run.execute = _clocked(clock)
+    if whole:
+        with clock("self-test"):
+            self_test(run.arena)
+    run.watcher.began = lambda name, trials: clock.note(Span("begin", time.monotonic(), time.monotonic()))
+    with clock("run"), patch.object(Ledger, "seal", clock.around("seal", Ledger.seal)):
+        run.run()
+    if whole:
+        run.execute = _clocked(clock, "final fit")
+        with clock("conclude"):
+            outcome = conclude(run, folder)
+        with clock("report"):
+            leaderboard.write(folder, outcome.standings, run.arena)
+            page.write(folder / "report.html", outcome, run.arena, run.config, folder)
+    attach().shutdown()
+    return clock.read()
+
+
+def _clocked(clock: Clock, what: str = "execute") -> Callable[..., None]:
+    """`execute`, whose actors keep the clock too."""
+
+    def clocked(*given: Any) -> None:
+        with clock(what):
+            with clock("ray"):
+                attach()
+                from tournament import trainable
+            spent = time.process_time()
+            with patch.object(trainable, "Actor", _watched(trainable.Actor, clock)):
+                execute(*given)
+            if what == "execute":
+                clock.note(Span("driver", 0.0, time.process_time() - spent))
+
+    return clocked
+
+
+def _watched(actor: type, clock: Clock) -> type:
+    class Watched(actor):
+        def setup(self, *given: Any, **named: Any) -> None:
+            with clock("setup"):
+                super().setup(*given, **named)
+            for owner, name, what in ((Trial, "_keep", "checkpoint"), (Ledger, "put", "record")):
+                patch.object(owner, name, clock.around(what, getattr(owner, name))).start()
+
+        def step(self) -> Any:
+            with clock("step", self.job.name):
+                return super().step()
+
+    return Watched
+
+
+def parts(spans: Sequence[Span], timings: Mapping[str, dict[str, float]]) -> dict[str, float]:
+    """Seconds of a tournament with one worker, from its first rung's beginning to its last seal, by what they went to.
+
+    `timings` are the records', by trial; what a record calls training goes from step to step, with what
+    lies between. The parts add up to the whole.
+    """
+    begin = min(span.began for span in spans if span.what == "begin")
+    end = max(span.ended for span in spans if span.what == "seal")
+    within = [span for span in spans if begin <= span.began and span.ended <= end]
+
+    def total(what: str) -> float:
+        return sum(span.seconds for span in within if span.what == what)
+
+    gaps = dict.fromkeys(("actors begin", "between steps", "between trials", "experiments end"), 0.0)
+    first: set[str] = set()  # trials of an actor
+    for experiment in (span for span in within if span.what == "execute"):
+        for name, seconds in _gaps(experiment, within):
+            gaps[name] += seconds
+        first.add(min((s for s in within if s.what == "step" and s.began > experiment.began), key=_began).trial)
+    ready = {trial: timing["prepare"] for trial, timing in timings.items()}
+    learnt = sum(timing["train"] + timing["finish"] for timing in timings.values()) - gaps["between steps"]
+    return {
+        "training and judging": learnt - total("checkpoint"),
+        "making ready, an actor's first trial": sum(seconds for trial, seconds in ready.items() if trial in first),
+        "making ready, others": sum(seconds for trial, seconds in ready.items() if trial not in first),
+        "checkpoints": total("checkpoint"),
+        "records": total("record"),
+        "keys and features": total("step") - sum(ready.values()) - learnt - total("record"),
+        "Ray begins": total("ray"),
+        **gaps,
+        "standings and seals": end - begin - total("execute"),
+    }
+
+
+def _began(span: Span) -> float:
+    return span.began
+
+
+def _gaps(experiment: Span, spans: Sequence[Span]) -> Iterator[tuple[str, float]]:
+    """What lies between the steps of an experiment."""
+    there = [s for s in spans if s.what in ("ray", "setup", "step") and experiment.began <= s.began < experiment.ended]
+    there.sort(key=_began)
+    opened = Span("ray", experiment.began, experiment.began)
+    for before, after in pairwise([opened, *there]):
+        name = "actors begin"
+        if before.what == after.what == "step":
+            name = "between steps" if before.trial == after.trial else "between trials"
+        yield name, after.began - before.ended
+    yield "actors begin", sum(span.seconds for span in there if span.what == "setup")
+    yield "experiments end", experiment.ended - max([opened, *there], key=lambda span: span.ended).ended
