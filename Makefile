@@ -67,7 +67,7 @@ $(VENV)/.bench: $(STAMP)
 	@$(BIN)/python -m pip install -qq --constraint constraints.txt --no-deps elegantrl finrl
 	@touch $@
 
-learning: setup ## what each algorithm learns on markets with a known answer (about half an hour on 2 cores)
+learning: setup ## what each algorithm learns on markets with a known answer (about 10 minutes on 2 cores)
 	$(BIN)/python -m benchmarks.learning
 
 verdict: setup ## does the verdict tell skill from luck? 30 tournaments, hours on 2 cores; stop and go on as you like

@@ -35,14 +35,15 @@ class StateNet(nn.Module):
 
     def look_up(self, bar: torch.Tensor) -> torch.Tensor:
         """bar [B] -> what the network makes of it: a row for each, or for each group at the same bar."""
-        if bar.device.type != "cpu":  # to find out who shares a bar would be to wait for the device
-            return self.net.prepare(self.market, bar)
-        if self.together > 1 and len(bar) % self.together == 0:
+        host = bar.device.type == "cpu"  # elsewhere, to find out who shares a bar would be to wait for the device
+        if host and self.together > 1 and len(bar) % self.together == 0:
             groups = bar.view(-1, self.together)
             if torch.equal(groups, groups[:, :1].expand_as(groups)):  # but for those that were ruined
                 return self.net.prepare(self.market, groups[:, 0])
         if len(bar) >= len(self.market):
             return self.net.prepare(self.market).index_select(0, bar)
+        if not host:
+            return self.net.prepare(self.market, bar)
         distinct, place = bar.unique(return_inverse=True)
         return self.net.prepare(self.market, distinct).index_select(0, place)
 

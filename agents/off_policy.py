@@ -102,10 +102,7 @@ class OffPolicyAgent(MarketAgent):
         What the bar brought to all of them is mostly luck, and large. How they differ is what their
         actions did, and that is what the actor climbs.
         """
-        target = labels.unsqueeze(1).expand_as(values)
-        if self.settings.together == 1:
-            return 2.0 * self.criterion(values, target)
-        errors = (values - target).unflatten(0, (-1, self.settings.together))  # [B/K, K, 2]
+        errors = (values - labels.unsqueeze(1)).unflatten(0, (-1, self.settings.together))  # [B/K, K, 2]
         common = errors.mean(1, keepdim=True)
         none = torch.zeros_like(errors)
         apart = self.criterion(errors - common, none)

@@ -25,7 +25,6 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -192,15 +191,14 @@ def _walked(run: Tournament, standings: Sequence[Standing]) -> float:
 def skill(result: Result, seeds: Iterable[int], limit: float) -> None:
     """A policy that has not got there after the limit counts with the limit, as if it had."""
     spent: dict[str, list[float]] = {"direct": [], "ppo": [], "sb3": []}
-    with patch.object(train, "GIVE_UP", limit):
-        for seed in seeds:
-            market, spans, signal = prepared(SKILL, seed)
-            enough = edge(Oracle(signal), market, spans.test) / 2
-            for arm, candidate in {"direct": Candidate(DirectConfig()), "ppo": Candidate(PPOConfig())}.items():
-                training = Training(candidate, market, spans, seed)
-                spent[arm].append(train.until(training.advance, training.agent.policy, market, spans, enough))
-            if importlib.util.find_spec("stable_baselines3"):
-                spent["sb3"].append(train.until(*sb3_learner(market, spans, seed), market, spans, enough))
+    for seed in seeds:
+        market, spans, signal = prepared(SKILL, seed)
+        enough = edge(Oracle(signal), market, spans.test) / 2
+        for arm, candidate in {"direct": Candidate(DirectConfig()), "ppo": Candidate(PPOConfig())}.items():
+            training = Training(candidate, market, spans, seed)
+            spent[arm].append(train.until(training.advance, training.agent.policy, market, spans, enough, limit))
+        if importlib.util.find_spec("stable_baselines3"):
+            spent["sb3"].append(train.until(*sb3_learner(market, spans, seed), market, spans, enough, limit))
     arms = {arm: values for arm, values in spent.items() if values}
     result.add("skill: half the oracle's edge", "s", arms, compare=False)
     missed = {arm: [float(sum(value >= limit for value in values))] for arm, values in arms.items()}

@@ -186,16 +186,23 @@ def elegantrl_learner(market: MarketTensors, spans: Spans, seed: int) -> tuple[C
     return advance, actor
 
 
-def until(advance: Callable[[], object], actor: Actor, market: MarketTensors, spans: Spans, enough: float) -> float:
-    """Seconds in `advance`, looking after each; GIVE_UP where that did not do."""
+def until(
+    advance: Callable[[], object],
+    actor: Actor,
+    market: MarketTensors,
+    spans: Spans,
+    enough: float,
+    limit: float = GIVE_UP,
+) -> float:
+    """Seconds in `advance`, looking after each; the limit where that did not do."""
     spent = 0.0
-    while spent < GIVE_UP:
+    while spent < limit:
         start = time.perf_counter()
         advance()
         spent += time.perf_counter() - start
         if edge(Allocated(actor), market, spans.test) >= enough:
             return spent
-    return GIVE_UP
+    return limit
 
 
 def remote_actors(result: Result, rounds: int) -> None:

@@ -81,7 +81,8 @@ class TradingEnv:
         self.equal_weight: torch.Tensor | None = None
         if self.config.reward.excess:
             self.equal_weight = equal_weight_growth(market)
-        self._run: Callable[..., Step] = _compiled(self.advance) if compile else self.advance
+        self.looks = self.device.type == "cpu"  # at whether anybody is done; for another device that is a wait
+        self._go: Callable[[Account, torch.Tensor], Step] = _compiled(self._onward) if compile else self._onward
         self.cash = torch.zeros_like(market.ones)
         self.cash[-1] = 1.0
         self.account = self._begin()
@@ -97,7 +98,7 @@ class TradingEnv:
         `info` says why an episode ended (`terminated`, `truncated`), and holds the state that the step
         led to before any reset (`final`; `observe` turns it into an observation), growth and costs.
         """
-        made = self._run(self.account, action, self.draw())
+        made = self.advance(self.account, action, self.draw())
         self.account = made.account
         return made.observation, made.reward, made.done, made._asdict()
 
@@ -120,7 +121,12 @@ class TradingEnv:
         return Account(state, torch.zeros_like(state.bar), memory)
 
     def advance(self, account: Account, action: torch.Tensor, starts: torch.Tensor) -> Step:
-        """One step without randomness of its own: what is compiled or captured. action [N, A+1], starts [N]."""
+        """One step without randomness of its own: what is captured. action [N, A+1], starts [N]."""
+        step = self._go(account, action)
+        return step if self.looks and not step.done.any() else self._restarted(step, starts)
+
+    def _onward(self, account: Account, action: torch.Tensor) -> Step:  # what is compiled
+        """A step in which nobody starts anew: its account and observation are those of its final state."""
         market, before = self.market, account.state
         wanted = target(market, before.bar, before.weights, before.wealth, action)
         orders = approach(before.weights, wanted, market.trading.allocation)
@@ -130,11 +136,19 @@ class TradingEnv:
         age = account.age + 1
         terminated = after.wealth <= self.config.ruin
         truncated = (age >= self.episode) > terminated
-        done = terminated | truncated
-        begun = _restart(after, done, starts, self.cash)
-        account = Account(begun, age.masked_fill(done, 0), _forget(memory, done))
-        done, terminated, truncated = _stored(done), _stored(terminated), _stored(truncated)
-        return Step(account, self.observe(begun), gain, done, terminated, truncated, after, growth, costs)
+        done, terminated, truncated = _stored(terminated | truncated), _stored(terminated), _stored(truncated)
+        account = Account(after, age, memory)
+        return Step(account, self.observe(after), gain, done, terminated, truncated, after, growth, costs)
+
+    def _restarted(self, step: Step, starts: torch.Tensor) -> Step:  # starts [N]
+        """The step, with those that are done put back to cash at a new bar, cut from their history."""
+        (bar, weights, wealth, peak), age, memory = step.account
+        done, one = step.done, self.cash[-1]
+        weights = torch.lerp(weights, self.cash, done.to(weights.dtype).unsqueeze(1))
+        bar = torch.where(done, starts, bar)
+        state = State(bar, weights, torch.where(done, one, wealth), torch.where(done, one, peak))
+        account = Account(state, age.masked_fill(done, 0), _forget(memory, done))
+        return step._replace(account=account, observation=self.observe(state))
 
 
 def _compiled(advance: Callable[..., Step]) -> Callable[..., Step]:
@@ -146,14 +160,6 @@ def _compiled(advance: Callable[..., Step]) -> Callable[..., Step]:
 def _stored(mask: torch.Tensor) -> torch.Tensor:
     """The same mask, bool. Compiled code stores numbers by the vector but masks one by one, so as a number."""
     return mask.to(torch.float32).to(torch.uint8).view(torch.bool) if torch.compiler.is_compiling() else mask
-
-
-def _restart(state: State, done: torch.Tensor, starts: torch.Tensor, cash: torch.Tensor) -> State:  # [N], [N], [A+1]
-    """The states, with those that are done put back to cash at a new bar, cut from their history."""
-    weights = torch.lerp(state.weights, cash, done.to(cash.dtype).unsqueeze(1))
-    bar = torch.where(done, starts, state.bar)
-    one = cash[-1]
-    return State(bar, weights, torch.where(done, one, state.wealth), torch.where(done, one, state.peak))
 
 
 def equal_weight_growth(market: MarketTensors) -> torch.Tensor:

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from kit.errors import UserError
@@ -28,7 +29,20 @@ class Command(argparse.ArgumentParser):
                 self.error(f"unknown argument {word!r}")
         if takes_settings:
             options.settings = [*options.settings, *rest]
+        target = getattr(options, "target", None)
+        if takes_settings and target and "=" in str(target) and not target.exists():
+            options.settings, options.target = [str(target), *options.settings], None
+        if getattr(options, "seed", None) is not None:
+            options.settings = [*options.settings, f"seed={options.seed}"]
         return options
+
+    def add_run_arguments(self, target: str, metavar: str, folder: str, default: str) -> None:
+        """What a run is begun from or gone on with: a configuration, settings that win over it, and a folder."""
+        self.add_argument("target", type=Path, nargs="?", metavar=metavar, help=target)
+        self.add_argument("settings", nargs="*", metavar="key=value", help="settings that win over the configuration's")
+        self.add_argument("--out", type=Path, metavar=folder, help=f"the run's folder (default: {default})")
+        self.add_argument("--resume", type=Path, metavar=folder, help="go on with the run in this folder")
+        self.add_argument("--seed", metavar="N", help="the same as seed=N")
 
     def error(self, message: str) -> NoReturn:
         choice = re.match(r"argument (\S+): invalid choice: '([^']*)' \(choose from (.*)\)", message)

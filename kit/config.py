@@ -79,6 +79,17 @@ def to_dict(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def differences(ours: Any, theirs: Any, but: Sequence[str] = (), key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every dotted key at which two trees of plain data differ, with both values; `but` are left out at the top."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for name in {**ours, **theirs}:
+            if name not in but:
+                inside = f"{key}.{name}" if key else name
+                yield from differences(ours.get(name), theirs.get(name), (), inside)
+    elif ours != theirs:
+        yield key, ours, theirs
+
+
 def to_yaml(value: Any) -> str:
     return yaml.safe_dump(to_dict(value), sort_keys=False, allow_unicode=True)
 

@@ -16,13 +16,13 @@ import torch
 from agents import bundle
 from agents.manifest import parse_json
 from kit.cli import Command
-from kit.config import describe, load, to_dict
+from kit.config import describe, differences, load, to_dict
 from kit.errors import INTERRUPTED, UserError, run_command
 from kit.log import set_up_logging
 from kit.memory import keep_freed_memory
 from market import data
 from market.sources.times import parse_moment
-from podracer.folder import BUNDLE, CONFIG, HISTORY, RESULT, dated, refuse_unless_run, refuse_unless_vacant
+from podracer.folder import BUNDLE, CONFIG, HISTORY, RESULT, dated, refuse_unless_vacant, resumed
 from podracer.run import TrainConfig, run, settled
 from podracer.scores import compare, table
 from podracer.sebulba import ActorFailed
@@ -57,9 +57,6 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def train(options: argparse.Namespace) -> int:
-    if options.target and "=" in str(options.target) and not options.target.exists():
-        options.settings.insert(0, str(options.target))
-        options.target = None
     config, folder = _resumed(options) if options.resume else _begun(options)
     if (folder / RESULT).is_file():
         print(f"{folder}: finished already")
@@ -108,41 +105,32 @@ def backtest(options: argparse.Namespace) -> int:
 
 
 def _begun(options: argparse.Namespace) -> tuple[TrainConfig, Path]:
-    folder = options.out or dated(datetime.now())
+    folder = options.out or dated("train", datetime.now())
     refuse_unless_vacant(folder)
     return settled(_config(options)), folder
 
 
 def _resumed(options: argparse.Namespace) -> tuple[TrainConfig, Path]:
     """The settings of the run; others beside them would make it another one."""
-    folder: Path = options.resume
-    if options.out and options.out.absolute() != folder.absolute():
-        raise UserError(f"--out = {str(options.out)!r}: beside --resume the folder is {folder}; leave one of them out")
-    refuse_unless_run(folder)
+    folder = resumed(options.resume, options.out)
     stored = load(TrainConfig, folder / CONFIG)
     again = options.target is None
-    asked = settled(load(TrainConfig, folder / CONFIG, _settings(options)) if again else _config(options))
-    ours = dict(_leaves(to_dict(stored)))
-    for key, value in _leaves(to_dict(asked)):
-        if key not in ours or ours[key] != value:
-            raise UserError(
-                f"--resume = {str(folder)!r}: {key} = {value!r}: this run's is {ours.get(key)!r}; "
-                "expected no other settings, or a new run without --resume"
-            )
+    asked = settled(load(TrainConfig, folder / CONFIG, options.settings) if again else _config(options))
+    for key, value, ours in differences(to_dict(asked), to_dict(stored)):
+        raise UserError(
+            f"--resume = {str(folder)!r}: {key} = {value!r}: this run's is {ours!r}; "
+            "expected no other settings, or a new run without --resume"
+        )
     return stored, folder
 
 
 def _config(options: argparse.Namespace) -> TrainConfig:
     """From a YAML configuration, or from bars, or from nothing but settings."""
-    target, settings = options.target, _settings(options)
+    target, settings = options.target, options.settings
     if target is not None and target.suffix in (".yaml", ".yml"):
         return load(TrainConfig, target, settings)
     source = "data.source.kind=synth" if target is None else f"data.source={{kind: file, path: {str(target)!r}}}"
     return load(TrainConfig, overrides=[source, "candidate.algorithm.kind=ppo", *settings])
-
-
-def _settings(options: argparse.Namespace) -> list[str]:
-    return options.settings + ([] if options.seed is None else [f"seed={options.seed}"])
 
 
 def _data(options: argparse.Namespace) -> data.DataConfig:
@@ -160,13 +148,6 @@ def _moment(name: str, text: str) -> np.datetime64:
         return parse_moment(text)
     except ValueError as error:
         raise UserError(f"{name} = {error}") from None
-
-
-def _leaves(tree: Any, key: str = "") -> list[tuple[str, Any]]:
-    """Every value with its dotted key."""
-    if not isinstance(tree, dict):
-        return [(key, tree)]
-    return [leaf for name, value in tree.items() for leaf in _leaves(value, f"{key}.{name}" if key else name)]
 
 
 def _report(result: dict[str, Any], folder: Path) -> None:
@@ -188,11 +169,7 @@ def _add_train(commands: argparse._SubParsersAction[Command]) -> None:
     text = "train a candidate; write its checkpoint, its history and a bundle"
     parser = commands.add_parser("train", help=text, description=text, epilog=epilog)
     target = "a YAML configuration, or a file or folder of bars (default: the built-in market)"
-    parser.add_argument("target", type=Path, nargs="?", metavar="TARGET", help=target)
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that win over the configuration's")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/train-DATE-TIME)")
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this folder")
-    parser.add_argument("--seed", metavar="N", help="the same as seed=N")
+    parser.add_run_arguments(target, "TARGET", "DIR", "runs/train-DATE-TIME")
 
 
 def _add_backtest(commands: argparse._SubParsersAction[Command]) -> None:

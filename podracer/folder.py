@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import TextIO
 
@@ -26,14 +27,11 @@ ADDRESS = re.compile(r"\w{2,}:/")  # of an object store: s3://bucket, of which a
 COLUMNS = ("samples", "seconds", "reward", "critic", "actor", "validation")
 
 
-def dated(now: datetime) -> Path:
+def dated(name: str, now: datetime) -> Path:
     """A folder that is not there yet."""
-    name, number = Path("runs", f"train-{now:%Y%m%d-%H%M%S}"), 1
-    folder = name
-    while folder.exists():
-        number += 1
-        folder = name.with_name(f"{name.name}-{number}")
-    return folder
+    name = f"{name}-{now:%Y%m%d-%H%M%S}"
+    folders = (Path("runs", name + (f"-{number}" if number > 1 else "")) for number in count(1))
+    return next(folder for folder in folders if not folder.exists())
 
 
 def refuse_unless_vacant(folder: Path) -> None:
@@ -51,6 +49,14 @@ def refuse_unless_vacant(folder: Path) -> None:
 def refuse_unless_run(folder: Path) -> None:
     if not (folder / CONFIG).is_file():
         raise UserError(f"{str(folder)!r}: holds no {CONFIG}; expected the folder of a run")
+
+
+def resumed(folder: Path, out: Path | None) -> Path:
+    """The folder of a run that is to be gone on with; another one cannot be asked for beside it."""
+    if out and out.absolute() != folder.absolute():
+        raise UserError(f"--out = {str(out)!r}: beside --resume the folder is {folder}; leave one of them out")
+    refuse_unless_run(folder)
+    return folder
 
 
 @contextmanager

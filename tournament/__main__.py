@@ -6,24 +6,24 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 
 import torch
 
 from kit.cli import Command
-from kit.config import describe, load, to_dict
+from kit.config import describe, differences, load, to_dict
 from kit.errors import INTERRUPTED, UserError, run_command
 from kit.log import set_up_logging
 from kit.memory import keep_freed_memory
-from podracer.folder import CONFIG, RESULT, refuse_unless_run, refuse_unless_vacant
+from podracer.folder import CONFIG, RESULT, dated, refuse_unless_vacant, resumed
 from podracer.run import absolute
 from tournament import leaderboard
-from tournament.config import TournamentConfig, differences
+from tournament.config import WHERE, TournamentConfig
 from tournament.extend import extend
 from tournament.final import identity, openings
 from tournament.leak import LEAK
@@ -66,6 +66,7 @@ EXAMPLES = "\n\n".join([RUN_EXAMPLES, EXTEND_EXAMPLES, LEADERBOARD_EXAMPLES, REP
     "\n\nexamples:", ""
 )
 PAUSE, SHARE = 2.0, 0.1  # seconds between two looks; the most of the time that looking may take
+TERMINATED = 128 + signal.SIGTERM
 CLEAR = "\x1b[H\x1b[J"
 
 
@@ -91,9 +92,6 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def begin(options: argparse.Namespace) -> int:
-    if options.target and "=" in str(options.target) and not options.target.exists():
-        options.settings.insert(0, str(options.target))
-        options.target = None
     return _run(*(_resumed(options) if options.resume else _begun(options)))
 
 
@@ -105,7 +103,7 @@ def go_on(options: argparse.Namespace) -> int:
 
 def _run(config: TournamentConfig, folder: Path) -> int:
     code = run(config, folder)
-    if code in (INTERRUPTED, 143):
+    if code in (INTERRUPTED, TERMINATED):
         again = f"go on with: python -m tournament run --resume {shlex.quote(str(folder))}"
         print(f"stopped; {again if (folder / CONFIG).is_file() else 'nothing was written'}", file=sys.stderr)
     return code
@@ -152,24 +150,21 @@ def open_it(options: argparse.Namespace) -> int:
 
 
 def _begun(options: argparse.Namespace) -> tuple[TournamentConfig, Path]:
-    folder = options.out or _dated(options.target, datetime.now())
+    folder = options.out or dated(options.target.stem if options.target else "tournament", datetime.now())
     refuse_unless_vacant(folder)
     return absolute(_config(options)), folder
 
 
 def _resumed(options: argparse.Namespace) -> tuple[TournamentConfig, Path]:
     """The settings of the run; where trials run may change, what they depend on may not."""
-    folder: Path = options.resume
-    if options.out and options.out.absolute() != folder.absolute():
-        raise UserError(f"--out = {str(options.out)!r}: beside --resume the folder is {folder}; leave one of them out")
-    refuse_unless_run(folder)
+    folder = resumed(options.resume, options.out)
     stored = load(TournamentConfig, folder / CONFIG)
     if options.target is None:
-        asked = absolute(load(TournamentConfig, folder / CONFIG, _settings(options)))
+        asked = absolute(load(TournamentConfig, folder / CONFIG, options.settings))
     else:
         asked = absolute(_config(options))
     if identity(asked) != identity(stored):
-        key, value, ours = next(differences(to_dict(asked), to_dict(stored)))
+        key, value, ours = next(differences(to_dict(asked), to_dict(stored), WHERE))
         raise UserError(
             f"--resume = {str(folder)!r}: {key} = {value!r}: this run's is {ours!r}; "
             "expected no other settings than execution and wandb, or a new run without --resume"
@@ -179,7 +174,7 @@ def _resumed(options: argparse.Namespace) -> tuple[TournamentConfig, Path]:
 
 def _config(options: argparse.Namespace) -> TournamentConfig:
     """From a YAML configuration, or from bars and the defaults."""
-    target, settings = options.target, _settings(options)
+    target, settings = options.target, options.settings
     if target is None:
         raise UserError("CONFIG: none is named; expected a YAML configuration, such as configs/demo.yaml, or bars")
     if target.suffix in (".yaml", ".yml"):
@@ -187,27 +182,12 @@ def _config(options: argparse.Namespace) -> TournamentConfig:
     return load(TournamentConfig, overrides=[f"data.source={{kind: file, path: {str(target)!r}}}", *settings])
 
 
-def _settings(options: argparse.Namespace) -> list[str]:
-    return options.settings + ([] if options.seed is None else [f"seed={options.seed}"])
-
-
-def _dated(target: Path | None, now: datetime) -> Path:
-    """A folder that is not there yet."""
-    name = f"{target.stem if target else 'tournament'}-{now:%Y%m%d-%H%M%S}"
-    folders = (Path("runs", name + (f"-{number}" if number > 1 else "")) for number in count(1))
-    return next(folder for folder in folders if not folder.exists())
-
-
 def _add_run(commands: argparse._SubParsersAction[Command]) -> None:
     epilog = "\n  ".join([f"{RUN_EXAMPLES}\n\nsettings:", *describe(TournamentConfig)])
     text = "run a tournament to its verdict; write its leaderboard, its report and its bundle"
     parser = commands.add_parser("run", help=text, description=text, epilog=epilog)
     target = "a YAML configuration, or a file or folder of bars"
-    parser.add_argument("target", type=Path, nargs="?", metavar="CONFIG", help=target)
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that win over the configuration's")
-    parser.add_argument("--out", type=Path, metavar="RUN", help="the run's folder (default: runs/NAME-DATE-TIME)")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
-    parser.add_argument("--seed", metavar="N", help="the same as seed=N")
+    parser.add_run_arguments(target, "CONFIG", "RUN", "runs/NAME-DATE-TIME")
 
 
 def _add_extend(commands: argparse._SubParsersAction[Command]) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from envs.config import TradingConfig
 from kit.config import setting
@@ -12,8 +11,10 @@ from market import data
 from market.features import FeatureSpec
 from market.synth import SynthSource
 from tournament.folds import FoldConfig
+from tournament.statistics.bootstrap import BLOCK
 
-LEAST_HOLDOUT = 20  # bars: two blocks of the bootstrap
+LEAST_HOLDOUT = 2 * BLOCK  # bars: with fewer the bootstrap has nothing to draw from
+WHERE = ("execution", "wandb")  # settings that no result depends on
 
 Algorithm = Literal["ppo", "sac", "td3", "direct"]
 
@@ -94,12 +95,3 @@ class TournamentConfig:
     def __post_init__(self) -> None:
         if 0 < self.folds.holdout < LEAST_HOLDOUT:
             raise ValueError(f"folds.holdout must be 0 or at least {LEAST_HOLDOUT} bars, fewer tell nothing")
-
-
-def differences(ours: Any, theirs: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Every key at which two trees of settings differ, but for where trials run."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        for name in sorted({*ours, *theirs} - (set() if key else {"execution", "wandb"})):
-            yield from differences(ours.get(name), theirs.get(name), f"{key}.{name}" if key else name)
-    elif ours != theirs:
-        yield key, ours, theirs

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from kit.config import load, to_dict, to_yaml
+from kit.config import differences, load, to_dict, to_yaml
 from kit.errors import UserError
 from kit.files import replacing, write_text
 from market import data
@@ -24,7 +24,7 @@ from market.sources.alpaca import AlpacaSource
 from market.sources.files import FileSource
 from podracer.folder import CONFIG, RESULT, held, refuse_unless_run
 from tournament.arena import Arena
-from tournament.config import TournamentConfig, differences
+from tournament.config import WHERE, TournamentConfig
 from tournament.final import BUNDLE, EARLIER, OPENINGS, VERDICT, identity, last_opened, openings
 from tournament.folds import Folds
 from tournament.run import ORIGIN, REPORT, has_not_ended, origin, refuse_another
@@ -64,7 +64,7 @@ def _extended(
     folder: Path, bars: Path, settings: Sequence[str], stored: TournamentConfig
 ) -> tuple[TournamentConfig, list[str]]:
     asked = load(TournamentConfig, folder / CONFIG, ["folds.count=null", *settings])  # null: as many as fit
-    for key, value, ours in differences(to_dict(asked), to_dict(stored)):
+    for key, value, ours in differences(to_dict(asked), to_dict(stored), WHERE):
         if key not in MAY_CHANGE:
             raise UserError(
                 f"{key} = {value!r}: this run's is {ours!r}; expected no other settings than "

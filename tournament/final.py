@@ -26,7 +26,7 @@ from kit.files import hash_json, write_json
 from podracer.provenance import created_by
 from tournament.arena import Arena
 from tournament.choose import Choice, choose, concatenated, walk_forward
-from tournament.config import TournamentConfig
+from tournament.config import WHERE, TournamentConfig
 from tournament.ledger import Ledger, Record
 from tournament.queue import Link
 from tournament.rounds import Tournament
@@ -155,7 +155,7 @@ def _scores(choice: Choice) -> dict[str, float]:
 
 def identity(config: TournamentConfig) -> str:
     """A hash of what a result depends on."""
-    return hash_json({k: v for k, v in to_dict(config).items() if k not in ("execution", "wandb")})
+    return hash_json({k: v for k, v in to_dict(config).items() if k not in WHERE})
 
 
 def open_hold_out(run: Tournament, folder: Path, command: str, moment: str) -> Verdict:

@@ -24,6 +24,10 @@ class Watcher:
     finished: Callable[[Record], None] = lambda record: None
     began: Callable[[str, int], None] = lambda name, trials: None  # a rung
 
+    def __reduce__(self) -> tuple[type[Watcher], tuple[()]]:
+        """Ray Tune pickles all that it is given, and nobody reads that: what is watched stays here."""
+        return Watcher, ()
+
 
 @dataclass
 class Queue:

@@ -86,13 +86,6 @@ class Asked:
         signal.raise_signal(signal.SIGINT)
 
 
-class Watched(Watcher):
-    """What several watch. Ray Tune pickles all that it is given; nobody reads that."""
-
-    def __reduce__(self) -> tuple[type[Watcher], tuple[()]]:
-        return Watcher, ()
-
-
 def run(config: TournamentConfig, folder: Path) -> int:
     """To the end: the exit code. What is in the ledger already is not run again."""
     config = absolute(config)
@@ -205,7 +198,7 @@ def _watched(tournament: Tournament, folder: Path, asked: Asked) -> Iterator[Tra
         if tracker:
             tracker.record(record)
 
-    tournament.watcher = Watched(started, live.progressed, finished, live.began)
+    tournament.watcher = Watcher(started, live.progressed, finished, live.began)
     limit = HURRY
     try:
         yield tracker

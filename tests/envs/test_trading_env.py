@@ -238,12 +238,16 @@ def test_the_check_sees_an_operation_that_waits() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_never_waits_for_the_device(kind: str, gaps: bool) -> None:
     panel = PANEL if gaps else priced(np.full((80, 4), 100.0))
-    env = TradingEnv(tensors(panel, kind, band=0.01), EnvConfig(reward=EVERY_REWARD, episode=3), 8)
+    market, config = tensors(panel, kind, band=0.01), EnvConfig(reward=EVERY_REWARD, episode=3)
+    here, env = TradingEnv(market, config, 8), TradingEnv(market, config, 8)
+    assert here.looks
+    env.looks = False  # as on a GPU
     actions = random_actions(0, 5, 8, 5)
     with Operations() as operations:
-        for action in actions:
-            env.step(action)
+        made = [env.step(action)[:3] for action in actions]
     assert operations.names & WAITS == set()
+    for action, expected in zip(actions, made, strict=True):
+        assert all(map(torch.equal, here.step(action)[:3], expected))
     assert len(operations.names) > 10
 
 

@@ -14,19 +14,19 @@ import sys
 import tempfile
 import termios
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from commands import complaint
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agents import bundle
 from kit.config import build, load, to_dict
-from kit.errors import run_command
 from market.features import FeatureSpec
 from market.synth import SynthSource, write
 from podracer import checkpoint
@@ -198,15 +198,7 @@ def test_a_run_told_to_terminate_exits_with_143_and_goes_on(
     assert meaning(folder) == meaning(ppo)
 
 
-@pytest.fixture
-def _ctrl_c() -> Iterator[None]:
-    """As at a terminal: a process in the background of a shell is told to ignore it."""
-    former = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, former)
-
-
-@pytest.mark.usefixtures("_ctrl_c")
+@pytest.mark.usefixtures("ctrl_c")
 def test_the_first_signal_asks_and_the_second_one_stops_at_once() -> None:
     with pytest.raises(KeyboardInterrupt), Stop() as stop:
         os.kill(os.getpid(), signal.SIGINT)
@@ -431,22 +423,8 @@ def test_on_a_terminal_a_bar_shows_everything_on_one_line(columns: int, monkeypa
 # -- bad input
 
 
-@pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def refused(capsys: pytest.CaptureFixture[str], arguments: Sequence[str | Path]) -> str:
-    """The one line on stderr of a command that exits with 2."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as caught:
-        run_command(lambda: run(*arguments))
-    output, complaint = capsys.readouterr()
-    assert caught.value.code == 2
-    assert output == ""
-    assert len(complaint.splitlines()) == 1, complaint
-    return complaint
+    return complaint(capsys, lambda: run(*arguments))
 
 
 @pytest.mark.parametrize(
@@ -517,19 +495,8 @@ def test_a_damaged_checkpoint_and_other_bars_are_refused(tmp_path: Path, capsys:
     assert "damaged" in refused(capsys, ["train", "--resume", folder])
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tmp_path.chmod(0o555)
-    root = os.geteuid() == 0
-    if root:  # who may write anywhere
-        os.seteuid(65534)
-    try:
-        complaint = refused(capsys, [*words("ppo"), "--out", tmp_path / "run"])
-    finally:
-        if root:
-            os.seteuid(0)
-        tmp_path.chmod(0o755)
-    assert "permission denied" in complaint
-    assert list(tmp_path.iterdir()) == []
+def test_a_folder_that_cannot_be_written_is_one_line(sealed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "permission denied" in refused(capsys, [*words("ppo"), "--out", sealed / "run"])
 
 
 def test_a_training_that_diverges_is_one_line_and_exit_code_1(tmp_path: Path, capsys: Any) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from kit.config import load
 from market import data
@@ -58,6 +59,11 @@ def runner(pick: Callable[[int], int] = lambda there: 0, jobs: float = float("in
             queue.finished(number)
 
     return run
+
+
+def here(monkeypatch: pytest.MonkeyPatch, execute: Callable[..., None]) -> None:
+    """The commands run their trials in this process."""
+    monkeypatch.setattr("tournament.run.Tournament", partial(Tournament, execute=execute))
 
 
 def tournament(folder: Path, *settings: str, run: Callable[..., None] | None = None) -> Tournament:

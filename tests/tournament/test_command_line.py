@@ -8,23 +8,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small import SMOKE, TINY, Killed, random_pick, runner
+from commands import complaint
+from small import SMOKE, TINY, Killed, here, random_pick, runner
 
 from kit.config import load
-from kit.errors import run_command
 from market.synth import SynthSource, write
 from podracer.folder import held
 from tournament import leaderboard
 from tournament.__main__ import main
 from tournament.config import TournamentConfig
 from tournament.leak import LeakFound
-from tournament.rounds import Tournament
 from tournament.run import recalled
 
 ROOT = Path(__file__).parents[2]
@@ -46,11 +44,6 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name not in leaderboard.TIMING} for row in rows]
 
 
-def here(monkeypatch: pytest.MonkeyPatch, execute: Any) -> None:
-    """Trials run in this process."""
-    monkeypatch.setattr("tournament.run.Tournament", partial(Tournament, execute=execute))
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "first"
@@ -60,29 +53,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And without the page, which takes longest, where it is not asked about."""
-    here(monkeypatch, runner())
-    if "page" not in request.fixturenames:
-        monkeypatch.setattr("tournament.run.page.write", lambda *_: None)
-
-
-@pytest.fixture
-def page() -> None:
-    """For tests that read it."""
+pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
 def refused(capsys: pytest.CaptureFixture[str], arguments: Sequence[str | Path], code: int = 2) -> str:
-    """The one line on stderr of a command that exits with this code."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as caught:
-        run_command(lambda: run(*arguments))
-    output, complaint = capsys.readouterr()
-    assert caught.value.code == code
-    assert output == ""
-    assert len(complaint.splitlines()) == 1, complaint
-    return complaint
+    return complaint(capsys, lambda: run(*arguments), code)
 
 
 # -- a run
@@ -135,15 +110,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(
     assert rows_of(folder) == rows_of(finished)
 
 
-@pytest.fixture
-def _ctrl_c() -> Iterator[None]:
-    """As at a terminal: a process in the background of a shell is told to ignore it."""
-    former = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, former)
-
-
-@pytest.mark.usefixtures("_ctrl_c")
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_it_and_it_says_how_to_go_on(
     number: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -278,12 +245,6 @@ def test_every_look_at_the_hold_out_is_counted_and_told(tmp_path: Path, capsys: 
 
 
 # -- bad input
-
-
-@pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.mark.parametrize(

@@ -9,20 +9,21 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from commands import complaint
 from hypothesis import given
 from hypothesis import strategies as st
-from small import SMOKE, TINY, Killed, leaderboard, runner
+from small import SMOKE, TINY, Killed, here, leaderboard, runner
 
 from agents import bundle
 from kit.config import load
-from kit.errors import UserError, run_command
+from kit.errors import UserError
 from market.synth import SIGNAL, SynthSource, generate
 from podracer.spans import PURGE
 from tournament.__main__ import main
@@ -30,7 +31,7 @@ from tournament.config import TournamentConfig
 from tournament.folds import FoldConfig, Folds
 from tournament.leaderboard import TIMING
 from tournament.ledger import Ledger
-from tournament.rounds import EXTENSIONS, Tournament
+from tournament.rounds import EXTENSIONS
 from tournament.run import recalled
 from tournament.score import rungs
 
@@ -68,20 +69,7 @@ def bars(file: Path, count: int, change: Callable[[pd.DataFrame], pd.DataFrame] 
     return file
 
 
-def here(monkeypatch: pytest.MonkeyPatch, execute: Any) -> None:
-    monkeypatch.setattr("tournament.run.Tournament", partial(Tournament, execute=execute))
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    here(monkeypatch, runner())
-    if "page" not in request.fixturenames:
-        monkeypatch.setattr("tournament.run.page.write", lambda *_: None)
-
-
-@pytest.fixture
-def page() -> None:
-    """For tests that read it."""
+pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +105,7 @@ def extended(ended: Path, longer: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as caught:
-        run_command(lambda: run(*words))
-    output, complaint = capsys.readouterr()
-    assert caught.value.code == 2
-    assert output == "" and len(complaint.splitlines()) == 1, complaint
-    return complaint
+    return complaint(capsys, lambda: run(*words))
 
 
 def content(folder: Path, pattern: str = "**/*") -> dict[str, bytes]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from small import SMOKE, TINY, runner
+from small import SMOKE, TINY, here, runner
 from test_command_line import refused, run
 from test_kills import Family, family, leaderboard
 
@@ -19,7 +18,6 @@ from kit.config import load
 from kit.errors import run_command
 from market.synth import SynthSource, write
 from tournament.config import TournamentConfig
-from tournament.rounds import Tournament
 from tournament.run import recalled
 
 ROOT = Path(__file__).parents[2]
@@ -28,11 +26,7 @@ LESS = [*TINY, "folds.count=2", "leak.self_test=false", "execution.workers=2"]
 WORDS = ["run", SMOKE, *LESS]
 
 
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And without the page, which takes longest."""
-    monkeypatch.setattr("tournament.run.Tournament", partial(Tournament, execute=runner()))
-    monkeypatch.setattr("tournament.run.page.write", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +34,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run without trouble."""
     folder = tmp_path_factory.mktemp("clean") / "run"
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("tournament.run.Tournament", partial(Tournament, execute=runner()))
+        here(monkeypatch, runner())
         assert run(*WORDS, "--out", folder) == 0
     return folder
 
@@ -142,19 +136,8 @@ def said(ours: Family, *words: Any, **variables: str) -> tuple[int, list[str]]:
     return process.returncode, complaint.splitlines()
 
 
-def test_a_folder_that_must_not_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tmp_path.chmod(0o555)
-    root = os.geteuid() == 0
-    if root:  # who may write anywhere
-        os.seteuid(65534)
-    try:
-        complaint = refused(capsys, [*WORDS, "--out", tmp_path / "run"])
-    finally:
-        if root:
-            os.seteuid(0)
-        tmp_path.chmod(0o755)
-    assert "permission denied" in complaint
-    assert list(tmp_path.iterdir()) == []
+def test_a_folder_that_must_not_be_written_is_one_line(sealed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "permission denied" in refused(capsys, [*WORDS, "--out", sealed / "run"])
 
 
 def test_an_object_store_is_refused(
