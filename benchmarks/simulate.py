@@ -23,7 +23,7 @@ class Plan:
 
     rungs: tuple[int, ...]  # the last ends the round
     shares: tuple[float, ...]  # after each but the last
-    opening: float = 0.0  # seconds until an experiment's first trial begins: synchronous, one a rung
+    opening: float = 0.0  # seconds until the first trial begins
     handing: float = 0.0  # seconds of the driver for each trial, during which no other begins
 
 
@@ -48,10 +48,10 @@ class Ran(NamedTuple):
 
 def synchronous(durations: np.ndarray, scores: np.ndarray, devices: int, plan: Plan) -> Ran:  # [C, F], [C, rungs]
     """Nobody goes on before all of a rung are judged."""
-    alive, seconds, trained, done = list(range(len(durations))), 0.0, np.zeros(len(durations)), 0
+    alive, seconds, trained, done = list(range(len(durations))), plan.opening, np.zeros(len(durations)), 0
     for rung, fold in enumerate(plan.rungs):
         ran = _run(_Queue(durations, done, alive, fold), devices, plan.handing)
-        seconds, trained, done = seconds + plan.opening + ran.seconds, trained + ran.trained, fold
+        seconds, trained, done = seconds + ran.seconds, trained + ran.trained, fold
         if rung < len(plan.shares):
             places = math.ceil(plan.shares[rung] * len(alive))
             alive = sorted(sorted(alive, key=lambda candidate: -scores[candidate, rung])[:places])

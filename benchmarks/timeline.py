@@ -10,7 +10,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,9 +19,10 @@ from benchmarks.clock import Clock, Span
 from podracer.cluster import attach
 from tournament import leaderboard
 from tournament.execute import execute
-from tournament.final import conclude
+from tournament.final import conclude, last_stage
 from tournament.leak import self_test
 from tournament.ledger import Ledger
+from tournament.queue import Chain
 from tournament.report import page
 from tournament.rounds import Tournament
 from tournament.trial import Trial
@@ -46,9 +47,8 @@ def _play(make: Callable[..., Tournament], folder: Path, settings: Sequence[str]
             self_test(run.arena)
     run.watcher.began = lambda name, trials: clock.note(Span("begin", time.monotonic(), time.monotonic()))
     with clock("run"), patch.object(Ledger, "seal", clock.around("seal", Ledger.seal)):
-        run.run()
+        run.run(last_stage) if whole else run.run()
     if whole:
-        run.execute = _clocked(clock, "final fit")
         with clock("conclude"):
             outcome = conclude(run, folder)
         with clock("report"):
@@ -58,19 +58,27 @@ def _play(make: Callable[..., Tournament], folder: Path, settings: Sequence[str]
     return clock.read()
 
 
-def _clocked(clock: Clock, what: str = "execute") -> Callable[..., None]:
+def _clocked(clock: Clock) -> Callable[..., None]:
     """`execute`, whose actors keep the clock too."""
 
-    def clocked(*given: Any) -> None:
-        with clock(what):
-            with clock("ray"):
-                attach()
-                from tournament import trainable
-            spent = time.process_time()
-            with patch.object(trainable, "Actor", _watched(trainable.Actor, clock)):
-                execute(*given)
-            if what == "execute":
-                clock.note(Span("driver", 0.0, time.process_time() - spent))
+    def clocked(stages: Iterator[Sequence[Chain]], *given: Any) -> None:
+        def timed() -> Iterator[Sequence[Chain]]:
+            while True:
+                with clock("stage"):
+                    chains = next(stages, None)
+                if chains is None:
+                    return
+                yield chains
+
+        waiting = timed()
+        first = next(waiting)
+        with clock("ray"):
+            attach()
+            from tournament import trainable
+        spent = time.process_time()
+        with clock("execute"), patch.object(trainable, "Actor", _watched(trainable.Actor, clock)):
+            execute(chain([first], waiting), *given)
+        clock.note(Span("driver", 0.0, time.process_time() - spent))
 
     return clocked
 
@@ -96,19 +104,26 @@ def parts(spans: Sequence[Span], timings: Mapping[str, dict[str, float]]) -> dic
     `timings` are the records', by trial; what a record calls training goes from step to step, with what
     lies between. The parts add up to the whole.
     """
-    begin = min(span.began for span in spans if span.what == "begin")
-    end = max(span.ended for span in spans if span.what == "seal")
-    within = [span for span in spans if begin <= span.began and span.ended <= end]
+    begin, end = walk(spans)
+    within = [span._replace(ended=min(span.ended, end)) for span in spans if begin <= span.began < end]
 
     def total(what: str) -> float:
         return sum(span.seconds for span in within if span.what == what)
 
-    gaps = dict.fromkeys(("actors begin", "between steps", "between trials", "experiments end"), 0.0)
+    gaps = dict.fromkeys(("actors begin", "between steps", "between trials"), 0.0)
     first: set[str] = set()  # trials of an actor
-    for experiment in (span for span in within if span.what == "execute"):
-        for name, seconds in _gaps(experiment, within):
-            gaps[name] += seconds
-        first.add(min((s for s in within if s.what == "step" and s.began > experiment.began), key=_began).trial)
+    opened = Span("ray", begin, begin)
+    events = [opened, *sorted((s for s in within if s.what in ("ray", "setup", "stage", "step")), key=_began)]
+    for before, after in pairwise(events):
+        name = "actors begin"
+        if before.what == after.what == "step" and before.trial == after.trial:
+            name = "between steps"
+        elif before.what in ("step", "stage"):
+            name = "between trials"
+        elif after.what == "step":
+            first.add(after.trial)
+        gaps[name] += after.began - before.ended
+    gaps["actors begin"] += total("setup")
     ready = {trial: timing["prepare"] for trial, timing in timings.items()}
     learnt = sum(timing["train"] + timing["finish"] for timing in timings.values()) - gaps["between steps"]
     return {
@@ -120,23 +135,14 @@ def parts(spans: Sequence[Span], timings: Mapping[str, dict[str, float]]) -> dic
         "keys and features": total("step") - sum(ready.values()) - learnt - total("record"),
         "Ray begins": total("ray"),
         **gaps,
-        "standings and seals": end - begin - total("execute"),
+        "standings and seals": total("stage"),
     }
+
+
+def walk(spans: Sequence[Span]) -> tuple[float, float]:
+    """From the first rung's beginning to the last seal."""
+    return min(s.began for s in spans if s.what == "begin"), max(s.ended for s in spans if s.what == "seal")
 
 
 def _began(span: Span) -> float:
     return span.began
-
-
-def _gaps(experiment: Span, spans: Sequence[Span]) -> Iterator[tuple[str, float]]:
-    """What lies between the steps of an experiment."""
-    there = [s for s in spans if s.what in ("ray", "setup", "step") and experiment.began <= s.began < experiment.ended]
-    there.sort(key=_began)
-    opened = Span("ray", experiment.began, experiment.began)
-    for before, after in pairwise([opened, *there]):
-        name = "actors begin"
-        if before.what == after.what == "step":
-            name = "between steps" if before.trial == after.trial else "between trials"
-        yield name, after.began - before.ended
-    yield "actors begin", sum(span.seconds for span in there if span.what == "setup")
-    yield "experiments end", experiment.ended - max([opened, *there], key=lambda span: span.ended).ended

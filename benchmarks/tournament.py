@@ -36,7 +36,7 @@ from benchmarks import train
 from benchmarks.harness import ROOT, Result, arguments, interleave, number, seconds
 from benchmarks.learning import SKILL, edge, prepared
 from benchmarks.simulate import Plan, asynchronous, drawn, synchronous
-from benchmarks.timeline import parts, play
+from benchmarks.timeline import parts, play, walk
 from benchmarks.verdict import DEMO, tournament
 from envs.flat import FlatEnv, FlatView
 from envs.gym import TradingVectorEnv
@@ -67,7 +67,7 @@ SETTINGS = ("as measured", f"{LONGER} times as long")
 class Costs(NamedTuple):
     """Of a tournament here, in seconds."""
 
-    opening: float  # until an experiment's first trial trains, Ray being there
+    opening: float  # until the first trial trains, Ray being there
     handing: float  # of the driver's processor time, for each trial
 
 
@@ -86,8 +86,10 @@ def overhead(result: Result, make: Callable[..., Tournament], folder: Path) -> C
     result.add("overhead: trials", "1", {"tournament": [float(len(walked))]})
     result.add("overhead: of a fold", "s", {"tournament": [(whole - own) / max(r.fold for r in walked)]})
     timed = {span.what: span.seconds for span in spans}
-    proposed = min(s.began for s in spans if s.what == "begin") - min(s.began for s in spans if s.what == "run")
-    fit, trained = timed.get("final fit", 0.0), sum(sum(record.timing.values()) for record in fitted)
+    began, ended = walk(spans)
+    proposed = began - min(span.began for span in spans if span.what == "run")
+    fit = max(span.ended for span in spans if span.what == "execute") - ended
+    trained = sum(sum(record.timing.values()) for record in fitted)
     around = {
         "process and imports": seconds(lambda: _command("--help")),
         "bars and folds": timed["bars and folds"],
@@ -95,13 +97,12 @@ def overhead(result: Result, make: Callable[..., Tournament], folder: Path) -> C
         "proposals": proposed,
         "final fit: training": trained,
         "final fit: beside it": fit - trained,
-        "choice, verdict, bundle": timed["conclude"] - fit,
+        "choice, verdict, bundle": timed["conclude"],
         "report": timed["report"],
     }
     for name, value in around.items():
         result.add(f"beside the rounds: {name}", "s", {"tournament": [value]})
-    experiments = sum(span.what == "execute" for span in spans)
-    opening = (spent["actors begin"] + spent["making ready, an actor's first trial"]) / experiments
+    opening = spent["actors begin"] + spent["making ready, an actor's first trial"]
     return Costs(opening, sum(span.seconds for span in spans if span.what == "driver") / len(walked))
 
 
@@ -127,7 +128,7 @@ def workers(result: Result, make: Callable[..., Tournament], folder: Path, round
         found.add(_leaderboard(run.recall()))
         if count == 1:
             jobs[:] = [_trained(record) for record in _in_order(run)]
-        return sum(s.seconds * {"execute": 1, "ray": -1}.get(s.what, 0) for s in spans)
+        return sum(span.seconds for span in spans if span.what == "execute")
 
     folder.mkdir()
     times = interleave({"1 worker": lambda: rung(1), "2 workers": lambda: rung(2)}, rounds, warmup=0)
@@ -247,7 +248,7 @@ def devices(result: Result, eliminating: Tournament, everybody: Tournament, cost
     """The wall time of so many candidates on more and more devices, from what was measured here."""
     measured = _durations(everybody)
     plan = _plan(eliminating, costs)
-    result.add("devices: until an experiment's first trial trains", "s", {"measured": [plan.opening]})
+    result.add("devices: until the first trial trains", "s", {"measured": [plan.opening]})
     result.add("devices: of the driver, a trial", "s", {"measured": [plan.handing]})
     result.add("devices: a trial", "s", {"measured": [*measured.ravel()]})
     result.add("devices: go on after the first fold", "1", {"measured": [plan.shares[0]]})

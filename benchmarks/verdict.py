@@ -35,7 +35,7 @@ from market.synth import SIGNAL
 from tournament.arena import Arena
 from tournament.choose import Choice
 from tournament.config import TournamentConfig
-from tournament.final import conclude, final_fit, open_hold_out
+from tournament.final import conclude, final_fit, last_stage, open_hold_out
 from tournament.leak import LeakFound, self_test
 from tournament.ledger import Ledger
 from tournament.rounds import Tournament
@@ -66,7 +66,7 @@ def tournament(file: Path, folder: Path, *settings: str) -> Tournament:
 
 def played(run: Tournament, folder: Path) -> Outcome:
     """One tournament to its end, and what lies in its hold-out."""
-    run.run()
+    run.run(last_stage)
     outcome = conclude(run, folder)
     verdict = open_hold_out(run, folder, "benchmarks.verdict", "")
     panel, span = run.arena.panel, run.arena.folds.holdout

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kit.errors import UserError
 from podracer.cluster import attach
 from tournament.arena import Arena
 from tournament.config import ExecutionConfig
@@ -24,7 +23,7 @@ QUIET = {
 
 
 def execute(
-    chains: Sequence[Chain],
+    stages: Iterator[Sequence[Chain]],
     arena: Arena,
     ledger: Ledger,
     config: ExecutionConfig,
@@ -32,9 +31,9 @@ def execute(
     name: str,
     watcher: Watcher,
 ) -> None:
-    """Run what is not recorded yet, as one experiment; returns when every chain is at its end."""
-    queue = Queue(chains, arena, ledger, watcher)
-    if queue.over:
+    """Run what is not recorded yet, to the last stage; as one experiment, so that actors live on from rung to rung."""
+    queue = Queue(stages, arena, ledger, watcher)
+    if queue.ended():
         return
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
@@ -76,8 +75,8 @@ def execute(
     )
     tuner.fit()
     if queue.trouble:
-        raise UserError(queue.trouble)
-    if not queue.over:  # Tune was asked to stop
+        raise queue.trouble
+    if not queue.ended():  # Tune was asked to stop
         raise KeyboardInterrupt
 
 

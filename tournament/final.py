@@ -28,7 +28,7 @@ from tournament.arena import Arena
 from tournament.choose import Choice, choose, concatenated, walk_forward
 from tournament.config import WHERE, TournamentConfig
 from tournament.ledger import Ledger, Record
-from tournament.queue import Link
+from tournament.queue import Chain, Link
 from tournament.rounds import Tournament
 from tournament.score import Standing
 from tournament.trial import Job, code, key_of, policy_of, spans_of
@@ -83,16 +83,26 @@ def judged(
     return verdict(returns, benchmark - interest, tries, hold_out)
 
 
+def last_stage(run: Tournament) -> list[Chain]:
+    """The final fit of those who will be chosen, where the others have just trained."""
+    links = _last_links(run, choose(run.standings(), run.config.ensemble, run.arena))
+    return [[link] for per_seed in links for link in per_seed]
+
+
 def final_fit(run: Tournament, choices: Sequence[Choice]) -> list[list[Record]]:
     """Each member trains once more, from its last fold, for the median of its chosen steps."""
-    links = [[_last_link(choice.standing, k, run.config) for k in range(run.config.search.seeds)] for choice in choices]
-    chains = [[link] for per_seed in links for link in per_seed]
-    run.execute(chains, run.arena, run.ledger, run.config.execution, run.folder, "final-fit", run.watcher)
+    links = _last_links(run, choices)
+    run.train([[link] for per_seed in links for link in per_seed], "final-fit")
     fitted = []
     for per_seed in links:
         records = [run.ledger.get(key_of(link(None), run.arena)) for link in per_seed]
         fitted.append([record for record in records if record and record.status == "done"])
     return fitted
+
+
+def _last_links(run: Tournament, choices: Sequence[Choice]) -> list[list[Link]]:
+    """Of every member, one a seed."""
+    return [[_last_link(choice.standing, k, run.config) for k in range(run.config.search.seeds)] for choice in choices]
 
 
 def _last_link(standing: Standing, number: int, config: TournamentConfig) -> Link:

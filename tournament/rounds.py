@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -39,14 +39,24 @@ class Tournament:
     gone: dict[str, int] = field(default_factory=dict)  # candidate hash -> the fold after which it was eliminated
     held: dict[str, str] = field(default_factory=dict)  # candidate hash -> why it is too good to be true
 
-    def run(self) -> list[Standing]:
-        """To the end of the last round, and of the folds that were added since."""
+    def run(self, last: Callable[[Tournament], Sequence[Chain]] = lambda run: ()) -> list[Standing]:
+        """To the end of the last round, of the folds that were added since, and of what comes after them."""
+        self._execute(self._stages(last), "tournament")
+        return self.standings()
+
+    def train(self, chains: Sequence[Chain], name: str) -> None:
+        self._execute(iter([chains]), name)
+
+    def _execute(self, stages: Iterator[Sequence[Chain]], name: str) -> None:
+        self.execute(stages, self.arena, self.ledger, self.config.execution, self.folder, name, self.watcher)
+
+    def _stages(self, last: Callable[[Tournament], Sequence[Chain]]) -> Iterator[Sequence[Chain]]:
         for number in range(1, self.config.search.rounds + 1):
-            self._round(number)
+            yield from self._round(number)
         for number, (before, fold) in enumerate(pairwise(self.arena.folds.ends), 1):
             there = [standing.entrant for standing in self.standings(folds=before) if standing.status == "finished"]
-            self._rung(EXTENSIONS, number, there, fold, f"extension-{number}")
-        return self.standings()
+            yield from self._rung(EXTENSIONS, number, there, fold, f"extension {number}")
+        yield last(self)
 
     def recall(self) -> list[Standing]:
         """As far as the seals say, without running anything."""
@@ -66,7 +76,7 @@ class Tournament:
         search, seed = self.config.search, self.config.seed
         return standings(entrants, self.gone, self.held, self.arena, self.ledger, search, seed, folds)
 
-    def _round(self, number: int) -> None:
+    def _round(self, number: int) -> Iterator[Sequence[Chain]]:
         last = self.arena.folds.ends[0]
         entrants = propose(number, self.standings(folds=last), self.config.search, self.config.seed)
         self.ledger.seal(number, PROPOSED, {"entrants": [to_dict(entrant) for entrant in entrants]})
@@ -75,10 +85,10 @@ class Tournament:
         promotion = None
         if self.config.search.halving == "asynchronous":
             promotion = Promotion(self, entrants)
-            self._train(entrants, last, f"round-{number}-rungs-to-{len(ends)}", promotion)
+            yield self._chains(entrants, last, f"round {number} rungs to {len(ends)}", promotion)
         alive = entrants
         for rung, fold in enumerate(ends, 1):
-            alive = self._rung(number, rung, alive, fold, f"round-{number}-rung-{rung}", promotion)
+            alive = yield from self._rung(number, rung, alive, fold, f"round {number} rung {rung}", promotion)
 
     def _rung(
         self,
@@ -88,10 +98,10 @@ class Tournament:
         fold: int,
         name: str,
         promotion: Promotion | None = None,  # whose entrants have trained already
-    ) -> list[Entrant]:
+    ) -> Generator[Sequence[Chain], None, list[Entrant]]:
         """Train up to this fold, and seal who goes on."""
         if promotion is None:
-            self._train(alive, fold, name)
+            yield self._chains(alive, fold, name)
         reached = [standing for standing in self.standings(alive, fold) if standing.folds == fold]
         before = self.ledger.sealed(number, rung) if self.arena.folds.extended else None  # perhaps of another source
         leaked = before["leaked"] if before else self._leaked(fold)
@@ -125,15 +135,18 @@ class Tournament:
         found = alarms(self.standings(folds=fold), self.arena, self.config.leak, known)
         return {name: reason for name, reason in sorted(found.items()) if name not in self.held}
 
-    def _train(self, alive: Sequence[Entrant], fold: int, name: str, promotion: Promotion | None = None) -> None:
+    def _chains(
+        self, alive: Sequence[Entrant], fold: int, name: str, promotion: Promotion | None = None
+    ) -> list[Chain]:
+        """Of a stage that begins."""
         search, seed = self.config.search, self.config.seed
         chains: list[Chain] = []
         for entrant in alive:
             for number in range(search.seeds):
                 links = chain(entrant, number, self.arena, search, seed)[:fold]
                 chains.append(promotion.chain(entrant, links) if promotion else links)
-        self.watcher.began(name.replace("-", " "), sum(map(len, chains)))
-        self.execute(chains, self.arena, self.ledger, self.config.execution, self.folder, name, self.watcher)
+        self.watcher.began(name, sum(map(len, chains)))
+        return chains
 
 
 def _entrants(sealed: dict[str, Any]) -> list[Entrant]:

@@ -45,6 +45,7 @@ from tournament.final import (
     conclude,
     identity,
     last_opened,
+    last_stage,
     open_hold_out,
     openings,
     outcome_of,
@@ -173,7 +174,7 @@ def _to_the_end(tournament: Tournament, folder: Path, asked: Asked) -> Outcome:
             made = Provenance(code(), identity(config), panel.hash, created_by())
             write_json(folder / ORIGIN, {**to_dict(made), "bars": len(panel)})
         with _watched(tournament, folder, asked) as tracker:
-            tournament.run()
+            tournament.run(last_stage)
             outcome = conclude(tournament, folder)
             result = _publish(tournament, outcome, folder)
             if tracker:

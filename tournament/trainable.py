@@ -11,6 +11,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from kit.config import build, to_dict
+from kit.errors import UserError
 from kit.memory import keep_freed_memory
 from podracer.training import Diverged, Progress
 from tournament.arena import Arena
@@ -77,12 +78,20 @@ class Proposer(Searcher):
         self.queue = queue
         self.chains: dict[str, int] = {}  # by trial
 
+    def __reduce__(self) -> tuple[type[Searcher], tuple[()]]:
+        """Tune pickles all that it is given, and nobody reads that."""
+        return Searcher, ()
+
     def suggest(self, trial_id: str) -> Any:
         if self.queue.trouble:
             return Searcher.FINISHED
-        found = self.queue.next()
+        try:
+            found = self.queue.next()
+        except Exception as error:  # Tune would wrap it; those who run may end first
+            self.queue.trouble = error
+            return Searcher.FINISHED
         if found is None:
-            return Searcher.FINISHED if self.queue.over else None
+            return None if self.queue.running else Searcher.FINISHED
         number, job = found
         self.chains[trial_id] = number
         return {"job": to_dict(job), "code": code()}
@@ -92,7 +101,7 @@ class Proposer(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if trouble := (result or {}).get("trouble"):
-            self.queue.trouble = trouble
+            self.queue.trouble = UserError(trouble)
         else:
             self.queue.finished(self.chains[trial_id], "its process died, again and again" if error else "")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,9 @@ def runner(pick: Callable[[int], int] = lambda there: 0, jobs: float = float("in
     """Runs the queue here: `pick` says which of the jobs that are due ends next; killed after so many."""
     done = [0.0]
 
-    def run(chains: Sequence[Chain], arena: Arena, ledger: Ledger, *rest: Any) -> None:
-        queue = Queue(chains, arena, ledger, next((r for r in rest if isinstance(r, Watcher)), Watcher()))
-        while not queue.over:
+    def run(stages: Iterator[Sequence[Chain]], arena: Arena, ledger: Ledger, *rest: Any) -> None:
+        queue = Queue(stages, arena, ledger, next((r for r in rest if isinstance(r, Watcher)), Watcher()))
+        while not queue.ended():
             while queue.next():
                 pass
             number = sorted(queue.running)[pick(len(queue.running))]

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -264,20 +264,24 @@ def test_folds_that_were_not_counted_are_as_many_as_fit(copy: Path, longer: Path
 def test_who_fails_in_a_new_fold_is_out_from_there_on(
     copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tournament.queue import Queue
+    from tournament.queue import Queue, Watcher
     from tournament.trial import failed
 
     victim = next(s for s in recalled(copy).standings() if s.status == "finished")
     plain = runner()
 
-    def failing(chains: Sequence[Any], arena: Any, ledger: Ledger, *rest: Any) -> None:
-        queue = Queue(chains, arena, ledger, rest[-1])
-        while queue.next():
-            pass
-        for job in queue.running.values():
-            if job.candidate.hash == victim.hash and job.fold == 3:
-                ledger.put(failed(job, arena, "diverged", "its loss was NaN"))
-        plain(chains, arena, ledger, *rest)
+    def failing(stages: Iterator[Sequence[Any]], arena: Any, ledger: Ledger, *rest: Any) -> None:
+        def spoilt() -> Iterator[Sequence[Any]]:
+            for chains in stages:
+                queue = Queue(iter([chains]), arena, ledger, Watcher())
+                while queue.next():
+                    pass
+                for job in queue.running.values():
+                    if job.candidate.hash == victim.hash and job.fold == 3:
+                        ledger.put(failed(job, arena, "diverged", "its loss was NaN"))
+                yield chains
+
+        plain(spoilt(), arena, ledger, *rest)
 
     here(monkeypatch, failing)
     for number, count in enumerate((ONE, TWO)):

@@ -79,12 +79,14 @@ def test_a_trial_that_fails_is_named_with_its_reason(tmp_path: Path, capsys: pyt
     run = tournament(tmp_path, *SETTINGS)
     live = Live(run, Clock())
     entrant = propose(1, [], run.config.search, run.config.seed)[0]
-    queue = Queue([chain(entrant, 0, run.arena, run.config.search, run.config.seed)], run.arena, run.ledger, live)
+    queue = Queue(
+        iter([[chain(entrant, 0, run.arena, run.config.search, run.config.seed)]]), run.arena, run.ledger, live
+    )
     live.began("round 1 rung 1", 1)
     found = queue.next()
     assert found is not None
     queue.finished(found[0], "its process died, again and again")
-    assert queue.over
+    assert queue.ended()
     live.close()
     assert f"{entrant.candidate.name}: crashed: its process died, again and again" in capsys.readouterr().err
 
@@ -97,7 +99,7 @@ def test_speed_and_time_left_are_those_of_the_work_done(tmp_path: Path) -> None:
     entrants = propose(1, [], run.config.search, run.config.seed)
     chains = [chain(e, 0, run.arena, run.config.search, run.config.seed)[:1] for e in entrants]
     live.began("round 1 rung 1", 4)
-    queue = Queue(chains, run.arena, run.ledger, live)
+    queue = Queue(iter([chains]), run.arena, run.ledger, live)
     found = queue.next()
     assert found is not None
     job = found[1]
