@@ -28,7 +28,8 @@ from podracer.spans import Spans
 from podracer.start import Start
 
 EVALUATIONS = 10  # on the validation span, evenly over the training
-PATIENCE = 6  # evaluations without a better one, after which training stops
+PATIENCE = 6  # evaluations in a row that are surely behind the best one, after which training stops
+SURELY = 2.0  # standard errors
 
 
 class Diverged(Exception):
@@ -98,6 +99,7 @@ class Training:
         self.history: list[tuple[int, float]] = []
         self.best: dict[str, torch.Tensor] = {}
         self.best_samples = 0
+        self.leading = torch.empty(0)  # returns of the evaluation with the highest score
         self._last: dict[str, torch.Tensor] = {}
 
     @property
@@ -121,7 +123,7 @@ class Training:
         self.pod.close()
 
     def result(self) -> Trained:
-        """The policy of the best evaluation; without a validation span, the last one."""
+        """The last policy that validation does not surely prefer an earlier one to; without validation, the last."""
         actor = build_agent(self.candidate, self.market, self.seed).policy
         actor.load_state_dict(self.best)
         return Trained(actor, self.best_samples, self.samples, tuple(self.history), self.candidate)
@@ -144,9 +146,12 @@ class Training:
         if not np.isfinite(track.returns).all():
             raise Diverged(f"{self.candidate.name}: a return is no number after {self.samples:,} samples")
         score = float(sharpe(track.returns, track.bars_per_year))
-        scores = [earlier for _, earlier in self.history if not math.isnan(earlier)]
+        highest = max((earlier for _, earlier in self.history if not math.isnan(earlier)), default=-math.inf)
         self.history.append((self.samples, score))
-        if not self.best or score > max(scores, default=-math.inf):
+        returns = torch.from_numpy(track.returns)
+        if score > highest:
+            self.leading = returns
+        if not self.best or (score == score and not surely_behind(returns, self.leading)):
             self.best, self.best_samples = weights, self.samples
 
     def identity(self) -> dict[str, Any]:
@@ -174,6 +179,7 @@ class Training:
             "history": [list(entry) for entry in self.history],
             "best": self.best,
             "best_samples": self.best_samples,
+            "leading": self.leading,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -187,4 +193,14 @@ class Training:
         self.agent.load_state_dict(state["agent"])
         self.pod.load_state_dict(state["pod"])
         self.samples, self.best_samples, self.best = state["samples"], state["best_samples"], state["best"]
+        self.leading = state["leading"]
         self.history = [(int(samples), float(score)) for samples, score in state["history"]]
+
+
+def surely_behind(returns: torch.Tensor, leading: torch.Tensor) -> bool:  # [T], [T]
+    """Whether the Sharpe ratio is lower by more than luck explains: paired days, both at one volatility.
+
+    A year is short: whoever takes the best of ten policies by it takes a lucky one, and most often a young one.
+    """
+    ahead = leading / leading.std() - returns / returns.std()
+    return bool(ahead.mean() * math.sqrt(len(ahead)) > SURELY * ahead.std())

@@ -19,6 +19,7 @@ from tournament.score import LOWER, Standing, benchmark, bounds, joined
 from tournament.statistics.bootstrap import day_counts, sharpes
 from tournament.trial import policy_of
 
+NEAR = 0.5  # of the leader's bound: who is further behind would only dilute it
 SHARPNESS = 4.0  # of softmax weights: its temperature is a standard error over this
 
 
@@ -31,8 +32,8 @@ class Choice:
 
 
 def choose(standings: Sequence[Standing], config: EnsembleConfig, arena: Arena) -> list[Choice]:
-    """The best of those that did every fold and are above equal weight even by their lower bound; may be none."""
-    eligible = [standing for standing in standings if standing.status == "finished" and standing.bound > 0]
+    """The best of those that did every fold and are eligible; may be none."""
+    eligible = _eligible([standing for standing in standings if standing.status == "finished"])
     return _weighted(sorted(eligible, key=lambda standing: standing.order)[: config.size], config, arena)
 
 
@@ -45,8 +46,7 @@ def walk_forward(standings: Sequence[Standing], config: EnsembleConfig, arena: A
     for fold in arena.folds.folds[1:]:
         there = [s for s in standings if s.folds >= fold.number and s.status != "leaked"]
         before = [upto(standing, fold.number - 1, arena) for standing in there]
-        eligible = sorted((s for s in before if s.bound > 0), key=lambda standing: (-standing.bound, standing.hash))
-        chosen = _weighted(eligible[: config.size], config, arena)
+        chosen = _weighted(_eligible(before)[: config.size], config, arena)
         now = {
             standing.hash: standing.records[fold.number - 1] for standing in standings if standing.folds >= fold.number
         }
@@ -54,6 +54,12 @@ def walk_forward(standings: Sequence[Standing], config: EnsembleConfig, arena: A
         policy = combined(members, arena, ledger) if members else equal_weight
         tracks.append(backtest([policy], arena.market(fold.spans), fold.spans.test)[0])
     return concatenated(tracks) if tracks else None
+
+
+def _eligible(standings: Sequence[Standing]) -> list[Standing]:
+    """Who is above equal weight even by the lower bound, and not far behind the leader; the leader first."""
+    above = sorted((s for s in standings if s.bound > 0), key=lambda standing: (-standing.bound, standing.hash))
+    return [standing for standing in above if standing.bound >= NEAR * above[0].bound]
 
 
 def combined(members: Sequence[tuple[Sequence[Record], float]], arena: Arena, ledger: Ledger) -> Policy:

@@ -36,7 +36,7 @@ from envs.market import MarketTensors
 from envs.policy import Allocated
 from kit.metrics import sharpe
 from market.panel import FIELDS, Observed, Panel
-from podracer.training import EVALUATIONS, PATIENCE, Diverged, Progress, Training, train
+from podracer.training import EVALUATIONS, PATIENCE, Diverged, Progress, Training, surely_behind, train
 
 NO_VALIDATION = replace(SPANS, validation=slice(SPANS.validation.stop, SPANS.validation.stop))
 ATTENTIVE = NetworkConfig("attention", "late", (8, 8), lookback=4)
@@ -176,31 +176,39 @@ def test_what_is_no_number_after_the_spans_does_not_reach_them(kind: str) -> Non
 # -- which policy is kept
 
 
-def test_the_policy_of_the_best_evaluation_is_kept() -> None:
+def test_the_policy_that_is_kept_earned_what_its_evaluation_says() -> None:
     trained = finished("direct").result()
     assert len(trained.history) == EVALUATIONS
-    samples, score = max(trained.history, key=lambda entry: entry[1])
-    assert trained.samples == samples
     assert trained.trained == SAMPLES
     track = backtest([Allocated(trained.actor)], market(), SPANS.validation)[0]
-    assert float(sharpe(track.returns, track.bars_per_year)) == score
+    assert float(sharpe(track.returns, track.bars_per_year)) == dict(trained.history)[trained.samples]
 
 
 @pytest.mark.parametrize(
     ("scores", "best", "ran"),
     [
         ([1, 2, 3, 4, 5, 6, 7, 8, 9, 10], 10, 10),
-        ([1, 3, 2, 3, -1, 2, 2, 2, 9, 9], 2, 8),  # the first of equals, and the 9 comes too late
-        ([1, 3, 2, 3, -1, 2, 4, 0, 0, 0], 7, 10),
-        ([math.nan, -2, -3, -1, -4, math.nan, -5, -6, -7, -8], 4, 10),
+        ([1, 3, 2, 3, -1, 2, 2, 2, 9, 9], 10, 10),  # 1 behind 3 is not surely behind
+        ([1, 3, 0, -1, 0, -1, 0, 0, 9, 9], 2, 8),  # 3 behind is, and the 9 comes too late
+        ([1, 3, 2, 0, 0, 0, 0, 0, 1.5, 0], 9, 10),
+        ([math.nan, -2, -5, -1, -4, math.nan, -5, -6, -7, -8], 4, 10),
         ([9, math.nan, 1, 1, 1, 1, 1, 1, 1, 1], 1, 7),
     ],
 )
-def test_wherever_the_best_evaluation_stands(
+def test_a_later_policy_is_kept_unless_it_is_surely_behind(
     scores: list[float], best: int, ran: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    coming = iter(scores)
-    monkeypatch.setattr("podracer.training.sharpe", lambda returns, bars_per_year: next(coming))
+    coming, returns = iter(scores), {}
+
+    def scored(daily: np.ndarray, bars_per_year: float) -> float:
+        returns[float(daily.sum())] = score = next(coming)
+        return score
+
+    def behind(ours: torch.Tensor, leading: torch.Tensor) -> bool:
+        return returns[float(leading.numpy().sum())] - returns[float(ours.numpy().sum())] > 2
+
+    monkeypatch.setattr("podracer.training.sharpe", scored)
+    monkeypatch.setattr("podracer.training.surely_behind", behind)
     training, policies = Training(candidate("direct"), market(), SPANS), []
     while not training.done:
         training.advance()
@@ -208,6 +216,17 @@ def test_wherever_the_best_evaluation_stands(
     assert len(policies) == ran
     assert training.result().samples == STEPS * best
     assert same(policy(training), policies[best - 1])
+
+
+def test_surely_behind_is_two_standard_errors_of_paired_days_at_one_volatility() -> None:
+    days = torch.tensor([1.0, -1.0] * 50, dtype=torch.float64)
+    wave = torch.tensor([1.0, 1.0, -1.0, -1.0] * 25, dtype=torch.float64)  # as independent of them as can be
+    # with volatility 1 the difference is wave * .1 + gap, of 100 days: its standard error is .01
+    assert surely_behind(days, days + 0.1 * wave + 0.022)
+    assert not surely_behind(days, days + 0.1 * wave + 0.018)
+    assert surely_behind(5 * days, days + 0.1 * wave + 0.022)  # of another size
+    assert not surely_behind(days, days)
+    assert not surely_behind(days + 1.0, days)
 
 
 def test_without_a_validation_span_the_last_policy_is_kept() -> None:
@@ -219,11 +238,11 @@ def test_without_a_validation_span_the_last_policy_is_kept() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ppo", "td3"])
-def test_training_stops_when_evaluations_no_longer_improve(kind: str) -> None:
-    training = run(Training(candidate(kind, learning_rate=1e-30), market(), SPANS))  # nothing moves
-    scores = [score for _, score in training.history]
-    assert len(set(scores)) == 1
-    assert len(scores) == 1 + PATIENCE < EVALUATIONS
+def test_training_stops_when_it_stays_surely_behind(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("podracer.training.surely_behind", lambda returns, leading: True)
+    training = Training(candidate(kind, learning_rate=1e-30), market(), SPANS)  # nothing moves, nothing is better
+    run(training)
+    assert len(training.history) == 1 + PATIENCE < EVALUATIONS
     assert training.samples < SAMPLES
     assert training.result().samples == training.history[0][0]
 
