@@ -10,6 +10,7 @@ Every run keeps its ledger below runs/verdict, so that this can be stopped and b
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -53,8 +54,8 @@ NO_LEAK = "nothing planted"
 class Outcome(NamedTuple):
     verdict: str
     ensemble: float  # edges on the hold-out
-    ungated: float
     oracle: float
+    ungated: float = math.nan
 
 
 def tournament(file: Path, folder: Path, *settings: str) -> Tournament:
@@ -64,7 +65,7 @@ def tournament(file: Path, folder: Path, *settings: str) -> Tournament:
     return Tournament(config, arena, Ledger(folder / "ledger"), folder / "tune")
 
 
-def played(run: Tournament, folder: Path) -> Outcome:
+def played(run: Tournament, folder: Path, ungate: bool) -> Outcome:
     """One tournament to its end, and what lies in its hold-out."""
     run.run(last_stage)
     outcome = conclude(run, folder)
@@ -72,8 +73,10 @@ def played(run: Tournament, folder: Path) -> Outcome:
     panel, span = run.arena.panel, run.arena.folds.holdout
     market = run.arena.lens(spans_of(run.arena, 0)).market(panel)
     oracle = edge(Oracle(panel.observed[SIGNAL].values), market, span)
-    best = ungated(run, outcome.standings)
-    return Outcome(verdict.outcome, _edge(run, outcome.choices, market, span), _edge(run, best, market, span), oracle)
+    ensemble = _edge(run, outcome.choices, market, span)
+    if not ungate:
+        return Outcome(verdict.outcome, ensemble, oracle)
+    return Outcome(verdict.outcome, ensemble, oracle, _edge(run, ungated(run, outcome.standings), market, span))
 
 
 def ungated(run: Tournament, standings: list[Standing]) -> list[Choice]:
@@ -181,10 +184,11 @@ def main() -> None:
     for case, ic, seed in tqdm(jobs, unit="tournament"):
         settings = [f"data.source.ic={ic}", f"data.source.seed={seed}", f"seed={seed}"]
         folder = RUNS / f"{case}-{seed}"
-        outcome = played(tournament(DEMO, folder, *settings), folder)
+        outcome = played(tournament(DEMO, folder, *settings), folder, ungate=case == "luck")
         tqdm.write(f"{case} {seed}: {outcome}")
         found[case].append(outcome)
-        edges = {"ensemble": [outcome.ensemble], "best five": [outcome.ungated], "oracle": [outcome.oracle]}
+        edges = {"ensemble": [outcome.ensemble], "oracle": [outcome.oracle]}
+        edges |= {"best five": [outcome.ungated]} if case == "luck" else {}
         result.add(f"{case} seed={seed}, {outcome.verdict}", "edge", edges, compare=False)
     for case, outcomes in found.items():
         better = sum(outcome.verdict == BETTER for outcome in outcomes)

@@ -20,7 +20,7 @@ LONGER = (  # days enough to tell: two folds of 60 are a matter of chance
 def outcome(folder: Path, ic: float) -> Outcome:
     run = tournament(SMOKE, folder, f"data.source.ic={ic}", *LONGER)
     run.execute = runner()
-    return played(run, folder)
+    return played(run, folder, ungate=True)
 
 
 def test_skill_is_told_and_carries_over_to_days_that_no_choice_has_seen(tmp_path: Path) -> None:
