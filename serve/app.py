@@ -1,0 +1,67 @@
+"""The service as a Ray Serve application. `user_config` names the versions; a new one is loaded without a gap."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+
+from kit.config import build
+from kit.log import set_up_logging
+from kit.memory import keep_freed_memory
+from serve.config import EndpointConfig, tokens
+from serve.http import create_app
+from serve.registry import Registry
+from serve.service import Service
+
+NAME = "podracer"
+
+
+@serve.deployment(name="Endpoint", num_replicas=2, max_ongoing_requests=256, ray_actor_options={"num_cpus": 0.5})
+@serve.ingress()
+class Endpoint:
+    """A replica: bundles loaded and verified once, one torch thread."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        set_up_logging()
+        keep_freed_memory()
+        self.config = build(EndpointConfig, settings, "endpoint")
+        self.registry = Registry(self.config.registry)
+        self.service = Service(self.config, Shadow(self.config.registry))
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return create_app(self.service, self.registry, *tokens())
+
+    def reconfigure(self, versions: dict[str, Sequence[str]]) -> None:
+        """Versions by state. Never raises: a replica that cannot load serves on what it has, and says so."""
+        folders = {state: [self.registry.bundle_of(v) for v in there] for state, there in versions.items()}
+        self.service.load(folders)
+
+    def check_health(self) -> None:
+        if self.service.versions is None and not self.service.trouble:
+            raise RuntimeError("no version is loaded")
+
+
+class Shadow:
+    """A file a replica, so that nobody waits for anybody."""
+
+    def __init__(self, registry: Path) -> None:
+        self.file = registry / "shadow" / f"{time.time_ns()}-{os.getpid()}.jsonl"
+
+    def __call__(self, line: str) -> None:
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self.file.open("a") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            logging.getLogger(__name__).error("%s: %s", self.file, error.strerror)
+
+
+def application(settings: dict[str, Any]) -> serve.Application:
+    """What serve/config.yaml names; its `args` are the settings."""
+    return Endpoint.bind(settings)  # type: ignore[attr-defined]
