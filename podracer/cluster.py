@@ -33,7 +33,7 @@ def attach(**options: Any) -> Any:
     if ray.is_initialized():
         return ray
     if not address:
-        ray.init(address="local", include_dashboard=False, **quiet, **options)
+        ray.init(address="local", **{"include_dashboard": False, **quiet, **options})
         return ray
     try:
         ray.init(address=address, **quiet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -12,6 +13,7 @@ from typing import Any
 from ray import serve
 
 from kit.config import build
+from kit.errors import UserError
 from kit.log import set_up_logging
 from kit.memory import keep_freed_memory
 from serve.config import EndpointConfig, tokens
@@ -19,7 +21,7 @@ from serve.http import create_app
 from serve.registry import Registry
 from serve.service import Service
 
-NAME = "podracer"
+log = logging.getLogger(__name__)
 
 
 @serve.deployment(name="Endpoint", num_replicas=2, max_ongoing_requests=256, ray_actor_options={"num_cpus": 0.5})
@@ -37,14 +39,23 @@ class Endpoint:
     def __serve_build_asgi_app__(self) -> Any:
         return create_app(self.service, self.registry, *tokens())
 
-    def reconfigure(self, versions: dict[str, Sequence[str]]) -> None:
-        """Versions by state. Never raises: a replica that cannot load serves on what it has, and says so."""
-        folders = {state: [self.registry.bundle_of(v) for v in there] for state, there in versions.items()}
+    async def reconfigure(self, versions: dict[str, Sequence[str]]) -> None:
+        """Versions by state; none: those that the registry says. Never raises: who cannot load serves on and says so."""
+        await asyncio.to_thread(self._load, versions)
+
+    def _load(self, versions: dict[str, Sequence[str]]) -> None:
+        try:
+            wanted = versions or {s: [e.version for e in there] for s, there in self.registry.active().items()}
+            folders = {state: [self.registry.bundle_of(v) for v in there] for state, there in wanted.items()}
+        except UserError as error:
+            self.service.trouble = str(error)
+            log.error("not loaded, what was served before is served on: %s", error)
+            return
         self.service.load(folders)
 
     def check_health(self) -> None:
-        if self.service.versions is None and not self.service.trouble:
-            raise RuntimeError("no version is loaded")
+        if self.service.versions is None:
+            raise RuntimeError(self.service.trouble or "no version is loaded")
 
 
 class Shadow:
@@ -59,7 +70,7 @@ class Shadow:
             with self.file.open("a") as file:
                 file.write(line + "\n")
         except OSError as error:
-            logging.getLogger(__name__).error("%s: %s", self.file, error.strerror)
+            log.error("%s: %s", self.file, error.strerror)
 
 
 def application(settings: dict[str, Any]) -> serve.Application:

@@ -80,6 +80,7 @@ def create_app(service: Service, registry: Registry | None, token: str, admin: s
             "champion": now.champion.version,
             "canary": [*now.others],
             "shadow": [shadow.version for shadow in now.shadows],
+            "trouble": service.trouble,
             "verdict": registry.verdict_of(model.version) if registry else None,
             "manifest": model.bundle.manifest.sealed(),
         }
