@@ -90,7 +90,7 @@ def last_stage(run: Tournament) -> list[Chain]:
 
 
 def final_fit(run: Tournament, choices: Sequence[Choice]) -> list[list[Record]]:
-    """Each member trains once more, from its last fold, for the median of its chosen steps."""
+    """Each member trains once more, on everything before the hold-out."""
     links = _last_links(run, choices)
     run.train([[link] for per_seed in links for link in per_seed], "final-fit")
     fitted = []
@@ -106,13 +106,17 @@ def _last_links(run: Tournament, choices: Sequence[Choice]) -> list[list[Link]]:
 
 
 def _last_link(standing: Standing, number: int, config: TournamentConfig) -> Link:
-    records = [per_seed[number] for per_seed in standing.records]
-    warm = config.search.warm > 0
-    later = records[1:] if warm and len(records) > 1 else records
-    budget = max(1, round(median(record.chosen for record in later)))
-    start = records[-1].checkpoint if warm else ""
-    entrant = standing.entrant
-    job = Job(entrant.candidate, 0, records[-1].key.seed, start, budget, entrant.round, entrant.parent)
+    """From nothing, in one go, as long as the folds took it together, or as its algorithm takes by default.
+
+    What has gone from fold to fold has been interrupted each time, with an empty replay buffer and a learning
+    rate that began anew; of its policies the last is not the best that so much training can make.
+    """
+    records, entrant = [per_seed[number] for per_seed in standing.records], standing.entrant
+    chosen = [record.chosen for record in records]
+    walked = sum(chosen) if config.search.warm > 0 else median(chosen)
+    longest = entrant.candidate.algorithm.samples / config.search.samples
+    budget = max(1, round(min(walked, longest)))
+    job = Job(entrant.candidate, 0, records[-1].key.seed, "", budget, entrant.round, entrant.parent)
     return lambda before: job
 
 

@@ -91,7 +91,7 @@ class Live(Watcher):
         name = f"{record.candidate['algorithm']['kind']}-{record.key.candidate[:8]}"
         if self.running.pop(f"{name}-fold{record.fold}-seed{record.key.seed}", None):
             self.samples += record.trained
-            self.work += cost(self.config, record.fold)
+            self.work += cost(self.config, record.fold, self.folds)
             if record.status != "done":
                 tqdm.write(f"{name}: {record.status}: {record.reason}", file=sys.stderr)
         self._show()
@@ -141,7 +141,9 @@ class Live(Watcher):
 
     def _speed(self, now: float) -> list[str]:
         elapsed = now - self.since if self.since is not None else 0.0
-        partial = sum(done / job.budget * cost(self.config, job.fold) for job, done in self.running.values())
+        partial = sum(
+            done / job.budget * cost(self.config, job.fold, self.folds) for job, done in self.running.values()
+        )
         samples = self.samples + sum(done for _, done in self.running.values())
         if elapsed <= 0 or not samples:
             return []
@@ -151,13 +153,16 @@ class Live(Watcher):
     def _left(self) -> float:
         """The work of all trials that are still to end, as eliminations will probably go."""
         there = sum(s.entrant.round == self.stage.round and s.status in ("running", "finished") for s in self.standings)
-        now = (self.stage.total - len(self.done)) * cost(self.config, self.stage.rung)  # rung 1 is fold 1
+        now = (self.stage.total - len(self.done)) * cost(self.config, self.stage.rung, self.folds)  # rung 1 is fold 1
         return now + planned(self.config, self.ends[0], self.stage, there)
 
 
-def cost(config: TournamentConfig, fold: int) -> float:
-    """Of a trial, in trainings of full length."""
-    return config.search.warm if fold != 1 and config.search.warm > 0 else 1.0
+def cost(config: TournamentConfig, fold: int, folds: int) -> float:
+    """Of a trial, in trainings of full length; the final fit, fold 0, is as long as all folds, within bounds."""
+    search = config.search
+    if fold == 0 and search.warm > 0:
+        return min(1.0 + (folds - 1) * search.warm, 1.0 / search.samples)
+    return search.warm if fold > 1 and search.warm > 0 else 1.0
 
 
 def planned(config: TournamentConfig, folds: int, stage: Stage, alive: int) -> float:
@@ -168,7 +173,7 @@ def planned(config: TournamentConfig, folds: int, stage: Stage, alive: int) -> f
     if stage.name == FINAL:
         return 0.0
     search, ends = config.search, rungs(folds)
-    work = config.ensemble.size * search.seeds * cost(config, 0)
+    work = config.ensemble.size * search.seeds * cost(config, 0, folds)
     for number in range(stage.round or search.rounds + 1, search.rounds + 1):
         here = number == stage.round
         there = alive if here else search.candidates + (search.offspring if number > 1 else 0)
@@ -176,5 +181,5 @@ def planned(config: TournamentConfig, folds: int, stage: Stage, alive: int) -> f
             first = ends[rung - 1] if rung else 0
             if rung:
                 there = min(there, max(search.keep, math.ceil(there / search.eta)))
-            work += there * search.seeds * sum(cost(config, fold) for fold in range(first + 1, ends[rung] + 1))
+            work += there * search.seeds * sum(cost(config, fold, folds) for fold in range(first + 1, ends[rung] + 1))
     return work

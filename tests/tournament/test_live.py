@@ -122,7 +122,7 @@ def test_the_plan_halves_as_the_rounds_will() -> None:
     # Folds 1 | 2 | 3, 4: 8 trainings of fold 1 are done; 4 go on, then 3. A later fold costs half a training.
     first = 4 * 0.5 + 3 * 2 * 0.5
     second = 10 + 5 * 0.5 + 3 * 2 * 0.5
-    final = 5 * 0.5
+    final = 5 * (1 + 3 * 0.5)  # as long as all four folds
     assert planned(config, 4, Stage("round 1 rung 1", 8, 1, 1), 8) == first + second + final
     assert planned(config, 4, Stage("round 2 rung 1", 10, 2, 1), 10) == 5 * 0.5 + 3 * 2 * 0.5 + final
     assert planned(config, 4, Stage("round 2 rung 3", 6, 2, 3), 3) == final
