@@ -36,7 +36,7 @@ from envs.market import MarketTensors
 from envs.policy import Allocated
 from kit.config import build, to_dict
 from kit.errors import UserError
-from kit.files import hash_file, replacing, write_json
+from kit.files import hash_file, replacing, sync_folder, write_json
 from market.features import FeatureSpec, Scaler
 from market.panel import Panel
 
@@ -287,7 +287,7 @@ def _replacing_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
             former.rename(folder)
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _sync(folder.parent)
+    sync_folder(folder.parent)
     shutil.rmtree(former, ignore_errors=True)
 
 
@@ -297,12 +297,3 @@ def _looks_like_a_bundle(folder: Path) -> bool:
         return False
     names = set(os.listdir(folder))
     return MANIFEST in names and all(name in (MANIFEST, REFERENCE) or name.endswith(".safetensors") for name in names)
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import operator
 import types
@@ -29,6 +30,8 @@ from kit.errors import UserError
 
 T = TypeVar("T")
 COMMAND_LINE = "command line"
+
+_hints = functools.cache(typing.get_type_hints)  # it compiles every annotation anew
 
 
 def setting(
@@ -97,14 +100,14 @@ def to_yaml(value: Any) -> str:
 def describe(cls: type, prefix: str = "", whole: Any = None) -> Iterator[str]:
     """One line per key: `key: type = default  help`, for `--help`; defaults are those of `whole`, if given."""
     for field in dataclasses.fields(cls):
-        kind = typing.get_type_hints(cls)[field.name]
+        kind = _hints(cls)[field.name]
         key, default = f"{prefix}{field.name}", getattr(whole, field.name, _default_of(field))
         options: list[Any] = [a for a in typing.get_args(kind) if dataclasses.is_dataclass(a)]
         if dataclasses.is_dataclass(kind) and not hasattr(kind, "from_config"):
             yield from describe(typing.cast(type, kind), f"{key}.", default)
         elif len(options) > 1:  # told apart by their `kind`
             for option in options:
-                chosen = typing.get_args(typing.get_type_hints(option)["kind"])[0]
+                chosen = typing.get_args(_hints(option)["kind"])[0]
                 yield f"{key}.kind: {chosen}  {(option.__doc__ or '').strip().splitlines()[0]}"
                 lines = describe(option, f"{key}.", default if isinstance(default, option) else None)
                 yield from (f"  {line}" for line in lines if f"{key}.kind:" not in line)
@@ -237,7 +240,7 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, at: _Place, bounds: M
         return _convert(options[0], value, at, bounds, default)
     if not isinstance(value, dict):
         raise at.refuse(value, "expected keys with values, among them kind")
-    by_kind = {typing.get_args(typing.get_type_hints(option)["kind"])[0]: option for option in options}
+    by_kind = {typing.get_args(_hints(option)["kind"])[0]: option for option in options}
     kind = value.get("kind", getattr(default, "kind", None))
     chosen = _convert(Literal[tuple(by_kind)], kind, at.inside("kind"), {})
     return _convert(by_kind[chosen], value, at, bounds, default)
@@ -250,7 +253,7 @@ def _convert_dataclass(kind: type, value: Any, at: _Place, default: Any = None) 
         value = {}
     if not isinstance(value, dict):
         raise at.refuse(value, f"expected keys with values; known keys: {', '.join(_names(kind))}")
-    hints, known, arguments = typing.get_type_hints(kind), _names(kind), {}
+    hints, known, arguments = _hints(kind), _names(kind), {}
     for name in value:
         if name not in known:
             raise at.unknown(str(name), known, value[name])

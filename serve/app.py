@@ -40,7 +40,7 @@ class Endpoint:
         return create_app(self.service, self.registry, *tokens())
 
     async def reconfigure(self, versions: dict[str, Sequence[str]]) -> None:
-        """Versions by state; none: those that the registry says. Never raises: who cannot load serves on and says so."""
+        """Versions by state; none: the registry's. Never raises: who cannot load serves on what it has, and says so."""
         await asyncio.to_thread(self._load, versions)
 
     def _load(self, versions: dict[str, Sequence[str]]) -> None:
@@ -52,6 +52,10 @@ class Endpoint:
             log.error("not loaded, what was served before is served on: %s", error)
             return
         self.service.load(folders)
+
+    async def decide(self, body: bytes) -> str:
+        """The same as a post to /v1/actions, for callers on the cluster."""
+        return (await self.service.actions(body)).model_dump_json()
 
     def check_health(self) -> None:
         if self.service.versions is None:

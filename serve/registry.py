@@ -29,7 +29,7 @@ from agents.bundle import load
 from agents.manifest import parse_json
 from kit.config import build, to_dict
 from kit.errors import UserError
-from kit.files import replacing, write_json
+from kit.files import replacing, sync_folder, write_json
 from serve.record import (
     CANARY,
     CHAMPION,
@@ -279,8 +279,8 @@ class Registry:
             temporary.rename(folder)
         finally:
             _remove(temporary)
-        _sync(folder.parent)
-        _sync(self.folder / VERSIONS)
+        sync_folder(folder.parent)
+        sync_folder(self.folder / VERSIONS)
 
     def _keep_verdict(self, source: Path, entry: Entry) -> None:
         """A copy, unless the hold-out had been opened more often for the one that is there: that one is later."""
@@ -337,12 +337,3 @@ def _line(key: str, text: str, needed: bool = True) -> str:
 def _remove(folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

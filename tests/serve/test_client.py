@@ -1,4 +1,4 @@
-"""The client writes what the panel says, believes only sound answers, keeps its deadline and its token."""
+"""The client believes only sound answers, keeps its deadline and its token, and repeats what may be repeated."""
 
 from __future__ import annotations
 
@@ -10,102 +10,37 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from panels import random_panel
+from loopback import (
+    ADMIN,
+    ASKED_AT,
+    PANEL,
+    PORTFOLIO,
+    TOKEN,
+    VERSION,
+    Endpoint,
+    Fault,
+    Handler,
+    changed,
+    close_when_idle,
+    drip_content,
+    drip_headers,
+    drop,
+    half,
+    hang,
+    problem,
+)
 
 from kit.errors import UserError
-from market.panel import FIELDS, Observed, Panel
-from serve.client import LARGEST, BadAnswer, Client, Portfolio, Refused, ServeError, Unavailable, Vote, body
+from serve.client import LARGEST, Answer, BadAnswer, Client, Refused, ServeError, Unavailable
+from serve.wire import body
 
 ROOT = Path(__file__).parents[2]
-TOKEN, ADMIN = "desk-t0ken.of~many/signs+==", "admin-t0ken-which-is-another"
-VERSION = "0123456789ab"
-PANEL = random_panel(3, bars=20, symbols=3)
-PORTFOLIO = Portfolio(cash=1000.0, positions={"S001": 3.5}, peak_equity=1200.0)
-ASKED_AT = datetime(2019, 2, 1, 21, 0, 5, 250_000, UTC)
 RECORD = {"id": "2019-02-01", "bars": 20}
-Fault = Callable[["Handler"], None]
-
-
-# ---- a server on loopback that answers well, but for what it was told to do first
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request as it came."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    content: bytes
-    address: tuple[str, int]
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Serves one connection."""
-
-    protocol_version = "HTTP/1.1"
-    server: Endpoint
-
-    def do_GET(self) -> None:
-        self.content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.asked.append(Asked(self.command, self.path, dict(self.headers), self.content, self.client_address))
-        fault = self.server.faults.pop(0) if self.server.faults else None
-        if fault:
-            fault(self)
-        else:
-            self.reply(200, self.good())
-
-    do_POST = do_GET
-
-    def good(self) -> Any:
-        if self.path == "/v1/actions":
-            return answer(json.loads(self.content))
-        return {"version": VERSION, "members": 2}
-
-    def reply(self, status: int, content: Any = None, **headers: str) -> None:
-        data = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.start(status, len(data), **headers)
-        self.wfile.write(data)
-
-    def start(self, status: int, length: int, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(length), **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-class Endpoint(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.faults: list[Fault | None] = []
-        self.asked: list[Asked] = []
-        self.over = threading.Event()  # ends what hangs and drips
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-    @property
-    def connections(self) -> int:
-        return len({asked.address for asked in self.asked})
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # who hangs up is served no more
-            super().handle_error(request, client_address)
 
 
 @pytest.fixture
@@ -116,73 +51,6 @@ def endpoint() -> Iterator[Endpoint]:
     server.over.set()
     server.shutdown()
     server.server_close()
-
-
-def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """A sound answer: a tenth of each symbol, the rest in cash."""
-    symbols = request["symbols"]
-    weights, cash = dict.fromkeys(reversed(symbols), 0.1), 1 - 0.1 * len(symbols)
-    return {
-        "version": request.get("version", VERSION),
-        "as_of": request["closes"][-1],
-        "asked_at": request.get("asked_at", "2019-02-01T21:00:05.250000Z"),
-        "weights": weights,
-        "cash": cash,
-        "ordered": {**weights, symbols[0]: 0.2},
-        "ordered_cash": cash - 0.1,
-        "members": [{"name": "a", "share": 1, "weights": weights, "cash": cash}],
-        "dispersion": 0.05,
-        "warnings": ["the last bar is old"],
-        "milliseconds": 3.1,
-    }
-
-
-def problem(status: int, field: str = "", reason: str = "", **headers: str) -> Fault:
-    details = {"type": "about:blank", "title": "No", "status": status, "detail": "not now", "reason": reason}
-    content = details | ({"field": field} if field else {})
-    return lambda handler: handler.reply(status, content, Content_Type="application/problem+json", **headers)
-
-
-def changed(**changes: Any) -> Fault:
-    """The good answer, but for these."""
-    return lambda handler: handler.reply(200, handler.good() | changes)
-
-
-def drop(handler: Handler) -> None:
-    """Close without a word."""
-    handler.connection.shutdown(socket.SHUT_RDWR)
-    handler.close_connection = True
-
-
-def half(handler: Handler) -> None:
-    data = json.dumps(handler.good()).encode()
-    handler.start(200, len(data))
-    handler.wfile.write(data[: len(data) // 2])
-    handler.wfile.flush()
-    drop(handler)
-
-
-def close_when_idle(handler: Handler) -> None:
-    """Answer well, and close the connection without having said so."""
-    handler.reply(200, handler.good())
-    handler.close_connection = True
-
-
-def hang(handler: Handler) -> None:
-    handler.server.over.wait()
-    handler.close_connection = True
-
-
-def drip_content(handler: Handler) -> None:
-    handler.start(200, 1000)
-    while not handler.server.over.wait(0.05):
-        handler.wfile.write(b" ")
-
-
-def drip_headers(handler: Handler) -> None:
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-    while not handler.server.over.wait(0.05):
-        handler.wfile.write(b"x")
 
 
 class Clock:
@@ -205,138 +73,13 @@ def ask(client: Client, **options: Any) -> Any:
     return client.actions(PANEL, PORTFOLIO, ASKED_AT, **options)
 
 
-# ---- the request
-
-
-def numbers(columns: list[list[float | None]]) -> np.ndarray:  # [T, A]
-    return np.array([[math.nan if v is None else v for v in column] for column in columns], float).T
-
-
-def times(texts: list[str | None]) -> np.ndarray:  # [T] datetime64[ns]
-    assert all(text is None or text.endswith("Z") for text in texts)
-    return np.array([np.datetime64("NaT") if t is None else np.datetime64(t[:-1], "ns") for t in texts], "M8[ns]")
-
-
-def panel_of(data: bytes) -> Panel:
-    """Read a request back by hand."""
-    tree = json.loads(data, parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))
-    columns = {name: numbers(tree[name]) for name in FIELDS}
-    observed = {
-        name: Observed(numbers(column["values"]), np.stack([times(row) for row in column["known_at"]], axis=1))
-        for name, column in tree["observed"].items()
-    }
-    return Panel(
-        symbols=tuple(tree["symbols"]),
-        times=times(tree["times"]),
-        closes=times(tree["closes"]),
-        **columns,
-        tradable=np.array(tree["tradable"]).T if "tradable" in tree else ~np.isnan(columns["close"]),
-        bars_per_year=PANEL.bars_per_year,
-        observed=observed,
-    )
-
-
-@given(seed=st.integers(0, 999), bars=st.integers(1, 30), symbols=st.integers(1, 4), gaps=st.booleans())
-@settings(max_examples=30)
-def test_a_panel_reads_back_to_the_bit(seed, bars, symbols, gaps):
-    panel = random_panel(seed, bars, symbols, gaps=gaps and bars > 3)
-    assert replace(panel_of(body(panel, PORTFOLIO)), bars_per_year=panel.bars_per_year).hash == panel.hash
-
-
-@given(hnp.arrays(np.float64, (3, 2), elements=st.floats(allow_infinity=False, allow_nan=True)))
-@settings(max_examples=100)
-def test_every_float_reads_back_to_the_bit(values):
-    values = np.where(np.isnan(values), np.nan, values)  # one kind of NaN
-    known_at = np.where(np.isnan(values), np.datetime64("NaT"), PANEL.closes[:3, None]).astype("M8[ns]")
-    panel = replace(PANEL[:3], observed={}, **dict.fromkeys(FIELDS, np.ones((3, 3))), tradable=np.ones((3, 3), bool))
-    two = replace(
-        panel,
-        symbols=("A", "B"),
-        **{name: getattr(panel, name)[:, :2] for name in (*FIELDS, "tradable")},
-        observed={"signal": Observed(values, known_at)},
-    )
-    assert panel_of(body(two, PORTFOLIO)).observed["signal"].values.tobytes() == values.tobytes()
-
-
-@given(st.lists(st.integers(-(2**62), 2**62), min_size=2, max_size=5, unique=True))
-@settings(max_examples=50)
-def test_every_nanosecond_reads_back(nanoseconds):
-    labels = np.array(sorted(nanoseconds), "M8[ns]")
-    one = np.ones((len(labels), 1))
-    panel = Panel(("A",), labels, labels, one, one, one, one, one, one.astype(bool), 252.0)
-    assert (panel_of(body(panel, PORTFOLIO)).closes == labels).all()
-
-
-def test_a_request_looks_as_the_endpoint_expects():
-    nan = math.nan
-    labels = np.array(["2020-01-02T14:30", "2020-01-03T14:30"], "M8[ns]")
-    known = np.array([["NaT"], ["2020-01-03T15:00:00.5"]], "M8[ns]")
-    prices = dict.fromkeys(FIELDS, np.array([[nan], [0.1]]))
-    panel = Panel(
-        ("NaN",),
-        labels,
-        labels + np.timedelta64(390, "m"),
-        **prices,
-        tradable=np.array([[False], [True]]),
-        bars_per_year=252.0,
-        observed={'a "b"': Observed(np.array([[nan], [1e300]]), known)},
-    )
-    asked_at = datetime(2020, 1, 3, 16, 0, 5, tzinfo=timezone(timedelta(hours=-5)))
-    assert json.loads(body(panel, PORTFOLIO, asked_at, VERSION)) == {
-        "symbols": ["NaN"],
-        "times": ["2020-01-02T14:30:00Z", "2020-01-03T14:30:00Z"],
-        "closes": ["2020-01-02T21:00:00Z", "2020-01-03T21:00:00Z"],
-        **{name: [[None, 0.1]] for name in FIELDS},
-        "observed": {'a "b"': {"values": [[None, 1e300]], "known_at": [[None, "2020-01-03T15:00:00.500000000Z"]]}},
-        "portfolio": {"cash": 1000.0, "positions": {"S001": 3.5}, "peak_equity": 1200.0},
-        "asked_at": "2020-01-03T21:00:05Z",
-        "version": VERSION,
-    }
-
-
-def test_tradable_is_sent_only_where_it_says_something():
-    gapless = random_panel(0, 10, 2, gaps=False)
-    assert "tradable" not in json.loads(body(gapless, PORTFOLIO))
-    paused = gapless.tradable.copy()
-    paused[4, 1] = False
-    sent = json.loads(body(replace(gapless, tradable=paused), PORTFOLIO))["tradable"]
-    assert sent == [[True] * 10, [True] * 4 + [False] + [True] * 5]
-
-
-def test_what_no_endpoint_could_take_is_refused_before_it_is_sent():
-    infinite = np.array(PANEL.close)
-    infinite[-1, 0] = math.inf
-    with pytest.raises(UserError, match=r"asked_at = 2019-02-01T00:00:00: has no time zone"):
-        body(PANEL, PORTFOLIO, datetime(2019, 2, 1))
-    with pytest.raises(UserError, match="version = 'champion': expected 12 hexadecimal digits"):
-        body(PANEL, PORTFOLIO, version="champion")
-    with pytest.raises(UserError, match="close holds infinity"):
-        body(replace(PANEL, close=infinite), PORTFOLIO)
-    with pytest.raises(UserError, match="holds no bar"):
-        body(PANEL[:0], PORTFOLIO)
-    with pytest.raises(UserError, match=r"positions\.S001 = nan: expected a finite number"):
-        Portfolio(1.0, {"S001": math.nan}, 1.0)
-
-
 # ---- the answer
 
 
-def test_an_answer_is_read_whole(endpoint):
-    answer = ask(client_of(endpoint), version=VERSION)
-    assert answer.version == VERSION
-    assert answer.as_of == PANEL.closes[-1]
-    assert answer.asked_at == ASKED_AT
-    assert list(answer.weights.items()) == [("S000", 0.1), ("S001", 0.1), ("S002", 0.1)]  # in the panel's order
-    assert answer.cash == pytest.approx(0.7)
-    assert list(answer.ordered.items()) == [("S000", 0.2), ("S001", 0.1), ("S002", 0.1)]
-    assert answer.ordered_cash == pytest.approx(0.6)
-    assert answer.members == (Vote("a", 1.0, answer.weights, answer.cash),)
-    assert (answer.dispersion, answer.milliseconds) == (0.05, 3.1)
-    assert answer.warnings == ("the last bar is old",)
-
-
-def test_a_request_arrives_with_its_token_and_as_json(endpoint):
-    ask(client_of(endpoint))
+def test_a_request_arrives_with_its_token_and_as_json_and_is_answered(endpoint):
+    answer = ask(client_of(endpoint))
+    assert isinstance(answer, Answer)
+    assert (answer.version, answer.as_of, answer.asked_at) == (VERSION, PANEL.closes[-1], ASKED_AT)
     (asked,) = endpoint.asked
     assert (asked.method, asked.path) == ("POST", "/v1/actions")
     assert asked.headers["Authorization"] == f"Bearer {TOKEN}"
@@ -344,71 +87,28 @@ def test_a_request_arrives_with_its_token_and_as_json(endpoint):
     assert asked.content == body(PANEL, PORTFOLIO, ASKED_AT)
 
 
-WEIGHTS = {"S000": 0.1, "S001": 0.1, "S002": 0.1}
-MEMBER = {"name": "a", "share": 1.0, "weights": WEIGHTS, "cash": 0.7}
 UNSOUND = {
-    "another version": {"version": "ba9876543210"},
-    "a version that is none": {"version": "0123456789AB"},
-    "another bar": {"as_of": "2019-01-02T21:00:00Z"},
-    "a time that is none": {"as_of": "2019-02-31T21:00:00Z"},
-    "a time without a zone": {"asked_at": "2019-02-01T21:00:05.25"},
-    "asked at another time": {"asked_at": "2019-02-01T21:00:06Z"},
-    "a symbol too few": {"weights": {"S000": 0.1, "S001": 0.2}},
-    "a symbol too many": {"weights": {**WEIGHTS, "S009": 0.0}},
-    "another symbol": {"ordered": {"S000": 0.1, "S001": 0.1, "S009": 0.1}},
-    "a sum beside 1": {"cash": 0.70001},
-    "an ordered sum beside 1": {"ordered_cash": 0.5},
-    "true as a number": {"dispersion": True},
-    "true as a weight": {"weights": {**WEIGHTS, "S000": True}, "cash": -0.2},
-    "a text as a number": {"cash": "0.7"},
-    "null as a number": {"dispersion": None},
-    "a number beyond all floats": {"milliseconds": 10**400},
-    "members as a number": {"members": 1},
-    "a member as a text": {"members": ["a"]},
-    "a vote with a sum beside 1": {"members": [MEMBER, {**MEMBER, "cash": 0.6}]},
-    "a vote of other symbols": {"members": [{**MEMBER, "weights": {"S000": 0.3}}]},
-    "a vote without a share": {"members": [{key: MEMBER[key] for key in ("name", "weights", "cash")}]},
-    "warnings that are no texts": {"warnings": [1]},
+    "version": {"version": "ba9876543210"},
+    "as_of": {"as_of": "2019-01-02T21:00:00Z"},
+    "asked_at": {"asked_at": "2019-02-01T21:00:06Z"},
+    "weights": {"weights": {"S000": 0.3}},
 }
 
 
-@pytest.mark.parametrize("changes", UNSOUND.values(), ids=UNSOUND)
-def test_an_unsound_answer_is_not_believed(endpoint, changes):
+@pytest.mark.parametrize(("key", "changes"), UNSOUND.items(), ids=UNSOUND)
+def test_an_unsound_answer_is_not_believed_nor_asked_for_again(endpoint, key, changes):
     endpoint.faults = [changed(**changes)]
-    with pytest.raises(BadAnswer, match=re.escape(next(iter(changes)))):
+    with pytest.raises(BadAnswer, match=f"{key} = "):
         ask(client_of(endpoint), version=VERSION)
     assert len(endpoint.asked) == 1
 
 
-def test_a_difference_within_rounding_is_believed(endpoint):
-    endpoint.faults = [changed(cash=0.7 + 9e-7)]
-    assert ask(client_of(endpoint)).cash == 0.7 + 9e-7
-
-
-@pytest.mark.parametrize("key", sorted(answer({"symbols": ["A"], "closes": [""]})))
-def test_an_answer_that_lacks_anything_is_not_believed(endpoint, key):
-    endpoint.faults = [lambda handler: handler.reply(200, {k: v for k, v in handler.good().items() if k != key})]
-    with pytest.raises(BadAnswer, match=f"{key} = missing"):
-        ask(client_of(endpoint))
-
-
-NOT_JSON = {
-    "a page": b"<html>",
-    "nothing": b"",
-    "a list": b"[1]",
-    "NaN": b'{"cash": NaN}',
-    "Infinity": b'{"cash": -Infinity}',
-    "a key twice": b'{"cash": 0.1, "cash": 0.2}',
-    "no UTF-8": b'{"cash": "\xff"}',
-    "nested without end": b'{"a":' + b"[" * 100_000,
-}
-
-
-@pytest.mark.parametrize("content", NOT_JSON.values(), ids=NOT_JSON)
+@pytest.mark.parametrize("content", [b"<html>", b'{"a":' + b"[" * 100_000], ids=["a page", "nested without end"])
 def test_what_is_not_strict_json_is_not_believed(endpoint, content):
     endpoint.faults = [lambda handler: handler.reply(200, content)]
     with pytest.raises(BadAnswer, match="the answer is not JSON as expected"):
         client_of(endpoint).ensemble()
+    assert len(endpoint.asked) == 1
 
 
 def test_an_answer_without_end_is_not_read_to_its_end(endpoint):
@@ -673,7 +373,7 @@ def test_the_token_is_in_no_message(endpoint, caplog):
 
 @pytest.mark.parametrize("token", ["weights", "0", "S001"])
 def test_a_token_that_happens_to_be_a_common_word_spoils_no_answer(endpoint, token):
-    assert Client(endpoint.url, token).actions(PANEL, PORTFOLIO, ASKED_AT).weights == WEIGHTS
+    assert Client(endpoint.url, token).actions(PANEL, PORTFOLIO, ASKED_AT).weights == dict.fromkeys(PANEL.symbols, 0.1)
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\nbreak", "tökén", "a=b"])
@@ -726,4 +426,4 @@ def test_the_client_needs_only_what_a_bare_machine_has():
     assert "requests" in loaded
     assert not loaded & {"torch", "ray", "pydantic", "wandb", "alpaca", "pandas", "scipy", "pyarrow", "fastapi"}
     assert not loaded & {"envs", "agents", "podracer", "tournament", "paper"}
-    assert {name for name in ours if name.startswith("serve")} == {"serve", "serve.client"}
+    assert {name for name in ours if name.startswith("serve")} == {"serve", "serve.client", "serve.wire"}

@@ -1,17 +1,13 @@
-"""The registry: who may serve, who said so, and nothing lost or half done whoever else is at work or is killed."""
+"""The registry: who may serve, and who said so."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shutil
-import signal
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,95 +15,12 @@ import pytest
 from bundles import SHARED, saved
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from versions import NAMES, STRETCH, clock, crown, everything, judge, refusal, states, told, with_verdict
 
 import tournament.verdict
 from agents.bundle import load
-from agents.networks import NetworkConfig
-from kit.errors import UserError
-from serve.record import STATES, Entry, PaperRecord
+from serve.record import STATES, Entry
 from serve.registry import BETTER, Registry, utc_now
-
-FORK = multiprocessing.get_context("fork")  # what is loaded need not be loaded again
-BEGIN = "2024-01-01T00:00:00Z"
-NAMES = ("alpha", "beta", "gamma")
-STRETCH = PaperRecord("week-1", BEGIN, "2024-01-08T00:00:00Z", 5, 0.01, 0.005, max_drawdown=-0.02, orders=7, halts=0)
-
-
-@pytest.fixture(scope="module")
-def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three runs, each with a bundle."""
-    folder = tmp_path_factory.mktemp("runs")
-    for number, name in enumerate(NAMES):
-        saved(folder / name / "bundle", (NetworkConfig(hidden=(4 + number, 3)), SHARED)[: 1 + number % 2])
-    return folder
-
-
-@pytest.fixture(scope="module")
-def template(originals: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry with the three of them."""
-    folder = tmp_path_factory.mktemp("template") / "registry"
-    for name in NAMES:
-        Registry(folder, clock()).register(originals / name / "bundle", "ann")
-    return folder
-
-
-@pytest.fixture
-def runs(originals: Path, tmp_path: Path) -> Path:
-    """A copy that a test may damage."""
-    return Path(shutil.copytree(originals, tmp_path / "runs"))
-
-
-@pytest.fixture
-def registry(template: Path, tmp_path: Path) -> Registry:
-    return Registry(shutil.copytree(template, tmp_path / "registry"), clock())
-
-
-@pytest.fixture
-def versions(template: Path) -> list[str]:
-    return [entry.version for entry in Registry(template).entries]
-
-
-def clock() -> Callable[[], str]:
-    """A minute passes between any two looks."""
-
-    def ticks() -> Iterator[str]:
-        moment = datetime(2024, 1, 1, tzinfo=UTC)
-        while True:
-            moment += timedelta(minutes=1)
-            yield f"{moment:%Y-%m-%dT%H:%M:%SZ}"
-
-    return ticks().__next__
-
-
-def judge(bundle: Path, outcome: str = BETTER, openings: int = 1, hash_: str = "") -> Path:
-    """What a tournament writes beside its bundle."""
-    path = bundle.with_name("bundle.verdict.json")
-    tree = {"bundle": hash_ or load(bundle).hash, "openings": openings, "outcome": outcome, "level": 0.05}
-    path.write_text(json.dumps(tree))
-    return path
-
-
-def refusal(act: Callable[..., object], *arguments: object, **more: object) -> str:
-    with pytest.raises(UserError) as error:
-        act(*arguments, **more)
-    line = str(error.value)
-    assert "\n" not in line and len(line) < 600
-    return line
-
-
-def everything(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def states(registry: Registry) -> list[str]:
-    return [entry.state for entry in registry.entries]
-
-
-def told(registry: Registry, since: int = 0) -> list[tuple[int, str | None, str]]:
-    """The moves as (which version, before, after)."""
-    order = [entry.version for entry in registry.entries]
-    return [(order.index(move.version), move.before, move.after) for move in registry.history[since:]]
-
 
 # -- taking in
 
@@ -234,7 +147,7 @@ def test_two_bundles_of_one_version_are_refused(originals: Path, registry: Regis
 
 
 def test_any_state_may_follow_any_other(registry: Registry, versions: list[str]) -> None:
-    ways = [(before, after) for before in STATES for after in STATES if before != after]
+    ways = [way for a, b in combinations(STATES, 2) for way in ((a, b), (b, a))]
     for before, after in ways:
         if registry.entry(versions[0]).state != before:
             registry.move(versions[0], before, "ann", "as wanted", force=True)
@@ -278,12 +191,6 @@ def test_a_new_champion_retires_the_former_one_in_a_move_of_its_own(registry: Re
     assert registry.entries[0].at == registry.entries[1].at == crowned.at
 
 
-def with_verdict(registry: Registry, version: str, outcome: str) -> None:
-    path = registry.folder / "versions" / version / "bundle.verdict.json"
-    tree = {"bundle": registry.entry(version).hash, "openings": 1, "outcome": outcome}
-    path.write_text(json.dumps(tree))
-
-
 OUTCOMES = [None, BETTER, tournament.verdict.PROMISING, tournament.verdict.NOT_BETTER]
 
 
@@ -304,14 +211,11 @@ def test_a_champion_has_a_verdict_and_a_record_or_a_reason(
     earned = outcome == tournament.verdict.BETTER and recorded
     before = everything(registry.folder)
     for reason, force in [("", False), ("", True), ("because", False), ("because", True)]:
-        shutil.rmtree(registry.folder)
-        for name, content in before.items():
-            (registry.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (registry.folder / name).write_bytes(content)
         if earned or (reason and (force or first)):
             registry.move(version, "champion", "bob", reason, force)
             assert registry.champion == registry.entry(version)
             assert registry.history[-1].forced == (not earned and not first)
+            (registry.folder / "registry.json").write_bytes(before["registry.json"])
             continue
         line = refusal(registry.move, version, "champion", "bob", reason, force)
         assert ("the verdict 'better than equal weight'" in line) == (outcome != BETTER)
@@ -372,11 +276,6 @@ def test_reasons_are_kept_on_one_line(registry: Registry, versions: list[str]) -
 
 
 # -- rolling back
-
-
-def crown(registry: Registry, *versions: str) -> None:
-    for version in versions:
-        registry.move(version, "champion", "ann", "next", force=True)
 
 
 def test_rollbacks_walk_back_one_promotion_each(registry: Registry, versions: list[str]) -> None:
@@ -453,7 +352,7 @@ def test_a_rollback_to_a_damaged_bundle_is_refused_and_the_champion_stays(
     assert everything(registry.folder) == before
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     st.lists(
         st.one_of(st.tuples(st.integers(0, 2), st.sampled_from(STATES)), st.just("rollback")), min_size=4, max_size=14
@@ -649,14 +548,22 @@ DAMAGES: list[tuple[Callable[[bytes], bytes], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("damage", "words"), DAMAGES)
-def test_a_damaged_registry_is_refused_by_name(
-    registry: Registry, versions: list[str], damage: Callable[[bytes], bytes], words: str
-) -> None:
+@pytest.fixture(scope="module")
+def eventful(template: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The file of a registry in which a champion was followed by another, who stepped down."""
+    registry = Registry(shutil.copytree(template, tmp_path_factory.mktemp("eventful") / "registry"), clock())
+    versions = [entry.version for entry in registry.entries]
     crown(registry, versions[0], versions[1])
     registry.move(versions[1], "shadow", "ann")
+    return (registry.folder / "registry.json").read_bytes()
+
+
+@pytest.mark.parametrize(("damage", "words"), DAMAGES)
+def test_a_damaged_registry_is_refused_by_name(
+    registry: Registry, versions: list[str], eventful: bytes, damage: Callable[[bytes], bytes], words: str
+) -> None:
     path = registry.folder / "registry.json"
-    path.write_bytes(damage(path.read_bytes()))
+    path.write_bytes(damage(eventful))
     before = everything(registry.folder)
     for act in (lambda: registry.entries, lambda: registry.move(versions[2], "shadow", "ann"), registry.lines):
         line = refusal(act)
@@ -687,185 +594,3 @@ def test_damaged_records_are_refused_by_name(registry: Registry, versions: list[
     ):
         line = refusal(act)
         assert line.startswith(str(path)) and words in line
-
-
-# -- kills
-
-
-def act_of(name: str, registry: Registry, source: Path, versions: list[str]) -> Callable[[], object]:
-    return {
-        "register": lambda: registry.register(source, "ann"),
-        "promote": lambda: registry.move(versions[1], "champion", "ann", "so", force=True),
-        "rollback": lambda: registry.rollback("ann", "so"),
-        "record": lambda: registry.record(versions[0], STRETCH),
-    }[name]
-
-
-def shown(registry: Registry) -> tuple[Any, ...]:
-    """All that a reader can see; what is not whole is refused on the way."""
-    entries, last = registry.entries, registry.entries[-1]
-    assert load(registry.bundle_of(last.version)).hash == last.hash
-    parts = [(registry.verdict_of(e.version), registry.records_of(e.version)) for e in entries]
-    return [replace(e, at=BEGIN) for e in entries], [replace(m, at=BEGIN) for m in registry.history], parts
-
-
-def killed_at(count: int, act: Callable[[], object]) -> int:
-    """Run in a child that dies right before its `count`-th touch of the disk: the exit status."""
-    child = os.fork()
-    if child:
-        return os.waitpid(child, 0)[1]
-    left = [count]
-
-    def fatal(real: Callable[..., Any]) -> Callable[..., Any]:
-        def touch(*arguments: Any, **more: Any) -> Any:
-            left[0] -= 1
-            if not left[0]:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*arguments, **more)
-
-        return touch
-
-    try:
-        for name in ("replace", "rename", "fsync", "mkdir", "rmdir", "unlink"):
-            setattr(os, name, fatal(getattr(os, name)))
-        act()
-        os._exit(0)
-    finally:
-        os._exit(1)
-
-
-@pytest.mark.parametrize("name", ["register", "promote", "rollback", "record"])
-def test_a_kill_at_any_touch_of_the_disk_leaves_all_or_nothing(
-    originals: Path, template: Path, runs: Path, tmp_path: Path, name: str
-) -> None:
-    source = runs / "new" / "bundle"
-    saved(source, (SHARED, SHARED))
-    judge(source)
-    start = Registry(shutil.copytree(template, tmp_path / "start"), clock())
-    versions = [entry.version for entry in start.entries]
-    crown(start, versions[1], versions[0]) if name == "rollback" else crown(start, versions[0])
-    before, seen = shown(start), []
-    whole = Registry(shutil.copytree(start.folder, tmp_path / "whole"), clock())
-    act_of(name, whole, source, versions)()
-    after = shown(whole)
-    assert before != after
-    for count in range(1, 100):
-        registry = Registry(shutil.copytree(start.folder, tmp_path / f"killed-{count}"), clock())
-        act = act_of(name, registry, source, versions)
-        status = killed_at(count, act)
-        assert status in (0, signal.SIGKILL)
-        found = shown(registry)
-        assert found in (before, after)
-        seen.append(found == after)
-        if not seen[-1]:
-            act()  # the next one carries on
-            assert shown(registry) == after
-        left = {path.name for path in (registry.folder / "versions").iterdir()}
-        if name == "register" and not seen[-1]:
-            assert left == {entry.version for entry in registry.entries}, "nothing lies about"
-        shutil.rmtree(registry.folder)
-        if status == 0:
-            break
-    assert seen[-1] and seen == sorted(seen)
-    assert seen.count(False) >= (12 if name == "register" else 2)
-
-
-@pytest.mark.parametrize("name", ["register", "promote", "rollback", "record"])
-def test_a_failure_of_any_rename_changes_nothing(
-    template: Path, runs: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As when the disk is full: the process lives on, and tidies up."""
-    source = runs / "new" / "bundle"
-    saved(source, (SHARED, SHARED))
-    judge(source)
-    failures = 0
-    for count in range(1, 50):
-        registry = Registry(shutil.copytree(template, tmp_path / f"failed-{count}"), clock())
-        versions = [entry.version for entry in registry.entries]
-        crown(registry, versions[1], versions[0]) if name == "rollback" else crown(registry, versions[0])
-        act, before = act_of(name, registry, source, versions), shown(registry)
-        left = [count]
-
-        def failing(real: Callable[..., Any], left: list[int] = left) -> Callable[..., Any]:
-            def rename(*arguments: Any) -> Any:
-                left[0] -= 1
-                if not left[0]:
-                    raise OSError(28, "No space left on device")
-                return real(*arguments)
-
-            return rename
-
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "replace", failing(os.replace))
-            patch.setattr(os, "rename", failing(os.rename))
-            try:
-                act()
-            except OSError:
-                failures += 1
-            else:
-                break
-        assert shown(registry) == before
-        assert not [path for path in registry.folder.rglob(".*") if path.name != ".lock"], "nothing lies about"
-        act()
-        assert shown(registry) != before
-    assert failures == {"register": 7, "promote": 1, "rollback": 1, "record": 1}[name]
-
-
-# -- several at once
-
-
-def at_once(*works: Callable[[], None]) -> None:
-    processes = [FORK.Process(target=work, daemon=True) for work in works]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    assert [process.exitcode for process in processes] == [0] * len(works)
-
-
-def test_no_move_and_no_record_of_several_processes_is_lost(registry: Registry, versions: list[str]) -> None:
-    moves, since = 12, len(registry.history)
-
-    def work(number: int) -> None:
-        mine = Registry(registry.folder)
-        for turn in range(moves):
-            mine.move(versions[number], ("shadow", "retired")[turn % 2], f"p{number}", f"turn {turn}")
-            mine.record(versions[0], replace(STRETCH, id=f"{number}-{turn}"))
-
-    def read() -> None:
-        mine, seen = Registry(registry.folder), 0
-        while seen < since + 3 * moves:  # each reading checks that it all fits together
-            assert len(mine.history) >= seen and len(mine.entries) == 3
-            seen = len(mine.history)
-
-    at_once(*(lambda number=number: work(number) for number in range(3)), read)
-    history = registry.history[since:]
-    for number, version in enumerate(versions):
-        mine = [(move.who, move.reason) for move in history if move.version == version]
-        assert mine == [(f"p{number}", f"turn {turn}") for turn in range(moves)]
-    ids = [record.id for record in registry.records_of(versions[0])]
-    assert sorted(ids) == sorted(f"{number}-{turn}" for number in range(3) for turn in range(moves))
-
-
-def test_of_several_that_want_to_be_canary_one_is(registry: Registry, versions: list[str]) -> None:
-    def work(version: str) -> None:
-        with suppress(UserError):
-            Registry(registry.folder).move(version, "canary", "ann")
-
-    at_once(*(lambda version=version: work(version) for version in versions))
-    assert sorted(states(registry)) == ["canary", "registered", "registered"]
-
-
-def test_a_bundle_that_several_register_at_once_is_registered_once(originals: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "registry"
-
-    def work(names: tuple[str, ...]) -> None:
-        for name in names:
-            Registry(folder).register(originals / name / "bundle", "ann")
-
-    at_once(*(lambda k=k: work(NAMES[k:] + NAMES[:k]) for k in range(3)))
-    registry = Registry(folder)
-    assert sorted(entry.name for entry in registry.entries) == sorted(NAMES)
-    assert len(registry.history) == 3
-    assert {path.name for path in (folder / "versions").iterdir()} == {entry.version for entry in registry.entries}
-    shown(registry)
