@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -145,8 +146,16 @@ class Tournament:
             for number in range(search.seeds):
                 links = chain(entrant, number, self.arena, search, seed)[:fold]
                 chains.append(promotion.chain(entrant, links) if promotion else links)
-        self.watcher.began(name, sum(map(len, chains)))
+        self.watcher.began(name, self._halved(len(alive)) if promotion else sum(map(len, chains)))
         return chains
+
+    def _halved(self, there: int) -> int:
+        """Trials of a round in which so many enter, if each rung leaves as many as waiting would."""
+        search, trials, before = self.config.search, 0, 0
+        for fold in rungs(self.arena.folds.ends[0]):
+            trials += there * (fold - before) * search.seeds
+            there, before = min(there, max(search.keep, math.ceil(there / search.eta))), fold
+        return trials
 
 
 def _entrants(sealed: dict[str, Any]) -> list[Entrant]:

@@ -94,3 +94,11 @@ def test_a_candidate_that_fails_holds_nobody_up(tmp_path: Path, monkeypatch: pyt
     standings = tournament(tmp_path, *SETTINGS, run=runner(last_first)).run()
     statuses = {standing.status for standing in standings}
     assert "crashed" in statuses and "finished" in statuses and "running" not in statuses
+
+
+def test_progress_counts_the_trials_that_halving_will_leave(tmp_path: Path) -> None:
+    run = tournament(tmp_path, *SETTINGS)
+    began: list[tuple[str, int]] = []
+    run.watcher.began = lambda name, trials: began.append((name, trials))
+    run.run()
+    assert began == [("round 1 rungs to 3", 6 + 3 + 2 * 2)]  # folds 1 | 2 | 3 and 4: 6, 3 and 2 candidates
