@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-import json
 import logging
+import time
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agents.manifest import parse_json
@@ -19,15 +23,16 @@ from kit.errors import UserError
 from serve.metrics import Metrics
 from serve.record import PaperRecord
 from serve.registry import Registry
-from serve.schema import VERSION, ActionsAnswer, ActionsRequest, Problem, Strict
-from serve.service import COME_AGAIN, Service
+from serve.schema import ActionsAnswer, ActionsRequest, Problem, Refusal, Strict, Version, refused
+from serve.service import Service
 
 log = logging.getLogger(__name__)
 
-OPEN = ("/healthz", "/readyz")  # to whoever reaches the port: they say nothing but yes or no
+OPEN = ("/healthz", "/readyz")  # to whoever reaches the port: they say yes or no, and which version
 ADMIN = "/v1/admin/"
-TITLES = {400: "bad request", 401: "not authorised", 404: "not found", 405: "method not allowed", 413: "too large",
-          415: "not JSON", 422: "refused", 500: "failed", 503: "busy", 504: "too late"}  # fmt: skip
+PROBLEM = "application/problem+json"
+TITLES = {400: "bad request", 401: "not authorised", 404: "not found", 405: "method not allowed", 408: "too slow",
+          413: "too large", 415: "not JSON", 422: "refused", 500: "failed", 503: "busy", 504: "too late"}  # fmt: skip
 _BODY = {
     "requestBody": {
         "required": True,
@@ -35,11 +40,13 @@ _BODY = {
     }
 }
 
+_REFUSAL = {"description": "refused", "content": {PROBLEM: {"schema": Refusal.model_json_schema()}}}
+
 
 class Report(Strict):
     """What the desk reports of a version that it trades on paper."""
 
-    version: str
+    version: Version
     record: dict[str, Any]
 
 
@@ -49,7 +56,13 @@ _REPORT = {"requestBody": {"content": {"application/json": {"schema": Report.mod
 def create_app(service: Service, registry: Registry | None, token: str, admin: str) -> FastAPI:
     config = service.config
     shown: dict[str, Any] = {} if config.docs else {"docs_url": None, "redoc_url": None, "openapi_url": None}
-    app = FastAPI(title="Podracer", description="Target weights of a trained ensemble.", **shown)
+    app = FastAPI(
+        title="Podracer",
+        description="Target weights of a trained ensemble.",
+        responses={"default": _REFUSAL},
+        redirect_slashes=False,
+        **shown,
+    )
     metrics = Metrics(service)
     app.add_middleware(Guard, token=token, admin=admin, limit=config.body_limit, metrics=metrics)
     app.add_exception_handler(Problem, _refused)
@@ -59,7 +72,7 @@ def create_app(service: Service, registry: Registry | None, token: str, admin: s
     @app.post("/v1/actions", response_model=ActionsAnswer, openapi_extra=_BODY)
     async def actions(request: Request) -> Response:
         """Target weights for the bar that closed last."""
-        body = await _json(request)
+        body = await _json(request, config.timeout)
         answer = await service.actions(body)
         later = BackgroundTask(service.shadow, body, answer)
         return Response(answer.model_dump_json(), media_type="application/json", background=later)
@@ -67,10 +80,10 @@ def create_app(service: Service, registry: Registry | None, token: str, admin: s
     @app.post("/v1/explain", openapi_extra=_BODY)
     async def explain(request: Request) -> dict[str, Any]:
         """Which features and which members moved that decision."""
-        return await service.explained(await _json(request))
+        return await service.explained(await _json(request, config.timeout))
 
     @app.get("/v1/ensemble")
-    async def ensemble(version: str | None = None) -> dict[str, Any]:
+    async def ensemble(version: Version | None = None) -> dict[str, Any]:
         """The manifest, its scores and where it comes from; the champion's unless a version is named."""
         now = service.now
         model = now.asked(version)
@@ -81,7 +94,7 @@ def create_app(service: Service, registry: Registry | None, token: str, admin: s
             "canary": [*now.others],
             "shadow": [shadow.version for shadow in now.shadows],
             "trouble": service.trouble,
-            "verdict": registry.verdict_of(model.version) if registry else None,
+            "verdict": await asyncio.to_thread(_verdict, registry, model.version),
             "manifest": model.bundle.manifest.sealed(),
         }
 
@@ -92,22 +105,23 @@ def create_app(service: Service, registry: Registry | None, token: str, admin: s
 
     @app.get("/readyz")
     async def readyz() -> dict[str, Any]:
-        """Whether it can answer, and with what; `trouble` is why it does not serve what it was told to."""
-        return {"status": "ready", "version": service.now.champion.version, "trouble": service.trouble}
+        """Whether it can answer, and with what."""
+        return {"status": "ready", "version": service.now.champion.version}
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def prometheus() -> Response:
         """Of this replica, for Prometheus."""
         return Response(metrics.text(), media_type=metrics.media_type)
 
     @app.post(ADMIN + "record", openapi_extra=_REPORT)
-    async def record(request: Request) -> dict[str, str]:
+    async def paper_record(request: Request) -> dict[str, str]:
         """A paper record of a version, without which none becomes champion. The same record again changes nothing."""
         if registry is None:
             raise Problem(404, "", "no registry is served here")
-        report = _report(await _json(request))
+        report = _report(await _json(request, config.timeout))
         try:
-            registry.record(report.version, build(PaperRecord, report.record, "record"))
+            record = build(PaperRecord, report.record, "record")
+            await asyncio.to_thread(registry.record, report.version, record)
         except UserError as error:
             raise Problem(422, "record", str(error)) from None
         return {"status": "recorded", "version": report.version}
@@ -127,31 +141,28 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        status, begun = 500, False
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        status, began = 0, time.perf_counter()
 
         async def noted(message: Message) -> None:
-            nonlocal status, begun
-            if message["type"] == "http.response.start":
-                status, begun = message["status"], True
+            nonlocal status
+            status = message.get("status", status)
             await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                self.metrics.answered(path, status, time.perf_counter() - began)
 
-        with self.metrics.timed(scope["path"], lambda: status):
-            try:
-                self._check(scope)
-                await self.app(scope, _bounded(receive, self.limit), noted)
-            except Problem as problem:
-                if begun:
-                    raise
-                await problem_response(problem)(scope, receive, noted)
-            except Exception:
+        try:
+            self._check(path, dict(scope["headers"]))
+            await self.app(scope, _bounded(receive, self.limit), noted)
+        except Exception as error:
+            if not isinstance(error, Problem):
                 log.exception("a request failed")
-                if begun:
-                    raise
-                fault = Problem(500, "", "this is a fault of the server; its log says more")
-                await problem_response(fault)(scope, receive, noted)
+            if status:  # too late for another answer
+                raise
+            fault = Problem(500, "", "this is a fault of the server; its log says more")
+            await problem_response(error if isinstance(error, Problem) else fault)(scope, receive, noted)
 
-    def _check(self, scope: Scope) -> None:
-        path, headers = scope["path"], dict(scope["headers"])
+    def _check(self, path: str, headers: dict[bytes, bytes]) -> None:
         if path not in OPEN:
             wanted = self.admin if path.startswith(ADMIN) else self.token
             given = headers.get(b"authorization", b"")
@@ -183,15 +194,15 @@ def problem_response(problem: Problem) -> Response:
     headers = {"Retry-After": str(problem.retry_after)} if problem.retry_after else {}
     if problem.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    content = {
-        "type": "about:blank",
-        "title": TITLES.get(problem.status, "refused"),
-        "status": problem.status,
-        "detail": str(problem),
-        "field": problem.field,
-        "reason": problem.reason,
-    }
-    return Response(json.dumps(content), problem.status, headers, "application/problem+json")
+    refusal = Refusal(
+        type="about:blank",
+        title=TITLES.get(problem.status, "refused"),
+        status=problem.status,
+        detail=str(problem),
+        field=problem.field,
+        reason=problem.reason,
+    )
+    return Response(refusal.model_dump_json(), problem.status, headers, PROBLEM)
 
 
 async def _refused(request: Request, error: Any) -> Response:
@@ -199,30 +210,44 @@ async def _refused(request: Request, error: Any) -> Response:
 
 
 async def _not_found(request: Request, error: Any) -> Response:
-    reason = "expected POST" if error.status_code == 405 else str(error.detail).lower()
-    return problem_response(Problem(error.status_code, "", reason, COME_AGAIN if error.status_code == 503 else None))
+    allowed = error.headers or {}
+    reason = f"expected {allowed['Allow']}" if "Allow" in allowed else str(error.detail).lower()
+    response = problem_response(Problem(error.status_code, "", reason))
+    response.headers.update(allowed)
+    return response
 
 
 async def _not_valid(request: Request, error: Any) -> Response:
     first = error.errors()[0]
-    return problem_response(Problem(422, ".".join(map(str, first["loc"])), first["msg"]))
+    return problem_response(Problem(422, ".".join(map(str, first["loc"][1:])), first["msg"]))
 
 
-async def _json(request: Request) -> bytes:
+async def _json(request: Request, seconds: float) -> bytes:
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind != "application/json":
         raise Problem(415, "content-type", f"is {kind[:50] or 'missing'}; expected application/json")
-    return await request.body()
+    try:
+        return await asyncio.wait_for(request.body(), seconds)
+    except TimeoutError:
+        raise Problem(408, "", f"the body was not there within {seconds:g} s") from None
+    except ClientDisconnect:
+        raise Problem(400, "", "the body ended early") from None
 
 
 def _report(body: bytes) -> Report:
     try:
-        tree = parse_json(body, "report")
-        return Report(version=tree["version"], record=tree["record"])
+        return Report.model_validate(parse_json(body, "report"))
     except UserError as error:
         raise Problem(422, "", str(error)) from None
-    except (KeyError, ValueError):
-        raise Problem(422, "", f"expected a version ({VERSION}) and a record") from None
+    except ValidationError as error:
+        raise refused(error) from None
+
+
+def _verdict(registry: Registry | None, version: str) -> dict[str, Any] | None:
+    try:
+        return registry.verdict_of(version) if registry else None
+    except UserError as error:
+        raise Problem(500, "verdict", str(error)) from None
 
 
 def _described(app: FastAPI) -> dict[str, Any]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -34,14 +31,10 @@ class Metrics:
             "podracer_trouble", "1: does not serve what it was told to", ("replica",), registry=self.registry
         )
 
-    @contextmanager
-    def timed(self, path: str, status: Callable[[], int]) -> Iterator[None]:
-        route, began = path if path in ROUTES else "other", time.perf_counter()
-        try:
-            yield
-        finally:
-            self.requests.labels(self.replica, route, str(status())).inc()
-            self.seconds.labels(self.replica, route).observe(time.perf_counter() - began)
+    def answered(self, path: str, status: int, seconds: float) -> None:
+        route = path if path in ROUTES else "other"
+        self.requests.labels(self.replica, route, str(status)).inc()
+        self.seconds.labels(self.replica, route).observe(seconds)
 
     def text(self) -> bytes:
         for version, count in self.service.decided.items():

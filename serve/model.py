@@ -15,11 +15,12 @@ from envs.allocation import approach
 from envs.market import MarketTensors
 from envs.policy import portfolio_of
 from envs.transition import State
+from market.features.scaler import CLIP
 from market.panel import Panel
 from serve.schema import Portfolio, Problem
 
 VERSION_DIGITS = 12
-FAR = 10.0  # standard deviations of training
+LEAST_EQUITY, MOST_EQUITY = 0.01, 1e15
 APART = 3.0  # times the dispersion of the walk-forward
 
 
@@ -86,8 +87,13 @@ class Model:
                 raise Problem(422, f"portfolio.positions.{symbol}", "is held, but its symbol has no price yet")
             held[symbol] = quantity * prices[symbol] if quantity else 0.0
         equity = portfolio.cash + sum(held.values())
-        if not 0 < equity < 1e15:
-            raise Problem(422, "portfolio", f"an equity of {equity:g}; expected it above 0 and below 1e15")
+        if not LEAST_EQUITY <= equity <= MOST_EQUITY:
+            right = f"expected it from {LEAST_EQUITY:g} to {MOST_EQUITY:g}"
+            raise Problem(422, "portfolio", f"an equity of {equity:g}; {right}")
+        if portfolio.peak_equity > MOST_EQUITY:
+            raise Problem(
+                422, "portfolio.peak_equity", f"is {portfolio.peak_equity:g}; expected {MOST_EQUITY:g} at most"
+            )
         if not short and portfolio.cash < -1e-6 * equity:
             raise Problem(422, "portfolio.cash", "is negative; this ensemble holds no debt")
         weights = [held.get(symbol, 0.0) / equity for symbol in self.symbols]
@@ -107,10 +113,10 @@ class Model:
         told = []
         if market.open_now is not None and (closed := (market.open_now[-1, :-1] == 0).nonzero()[:, 0].tolist()):
             told.append(f"not traded in the last bar, kept as it is: {', '.join(self.symbols[k] for k in closed)}")
-        far = (market.features[-1].abs() > FAR).any(dim=0).nonzero()[:, 0].tolist()  # [F]
+        far = (market.features[-1].abs() >= CLIP).any(dim=0).nonzero()[:, 0].tolist()  # [F]
         if far:
             names = ", ".join(self.lens.scaler.names[k] for k in far)
-            told.append(f"more than {FAR:g} standard deviations from what training saw: {names}")
+            told.append(f"{CLIP:g} or more standard deviations from what training saw: {names}")
         usual = self.bundle.reference.dispersion
         if usual > 0 and spread > APART * usual:
             told.append(f"members are {spread / usual:.1f} times as far apart as they were on the walk-forward")
@@ -119,25 +125,26 @@ class Model:
 
 def joined(markets: Sequence[MarketTensors]) -> tuple[MarketTensors, torch.Tensor]:
     """Several markets one after the other, and the last bar of each [B]: nobody looks back beyond its own bars."""
-    lengths = torch.tensor([len(market) for market in markets])
+    lengths = [len(market) for market in markets]
 
-    def column(name: str, missing: float) -> torch.Tensor | None:  # [T, A+1]
+    none = torch.zeros_like(markets[0].ones)
+    every = torch.cat([markets[0].ones[:-1], none[-1:]])  # cash is never ordered
+
+    def column(name: str, missing: torch.Tensor) -> torch.Tensor | None:  # [A+1] -> [T, A+1]
         values = [getattr(market, name) for market in markets]
         if all(value is None for value in values):
             return None
-        shapes = [market.table[0] for market in markets]
-        filled = [torch.full_like(s, missing) if v is None else v for s, v in zip(shapes, values)]
-        return torch.cat(filled)
+        return torch.cat([missing.expand(n, -1) if value is None else value for n, value in zip(lengths, values)])
 
     market = replace(
         markets[0],
         features=torch.cat([market.features for market in markets]),
         table=torch.cat([market.table for market in markets], dim=1),
-        open_now=column("open_now", 1.0),
-        extra=column("extra", 0.0),
-        lot=column("lot", 1.0),
+        open_now=column("open_now", every),
+        extra=column("extra", none),
+        lot=column("lot", none),  # either all have it or none
     )
-    return market, lengths.cumsum(0) - 1
+    return market, torch.tensor(lengths).cumsum(0) - 1
 
 
 def by_symbol(symbols: Sequence[str], weights: torch.Tensor) -> tuple[dict[str, float], float]:  # [A+1]

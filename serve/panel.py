@@ -10,17 +10,18 @@ import numpy as np
 from agents.lens import Lens
 from market.checks import TOLERANCE
 from market.clock import infer_bar, infer_bars_per_year
-from market.panel import FIELDS, Observed, Panel
+from market.panel import FIELDS, PRICES, Observed, Panel
 from serve.schema import ActionsRequest, Column, ObservedColumn, Problem, utc
 
 SPACING = 2.0  # how many times as often as in training bars may come
 ENOUGH = 20  # bars, to tell how often they come
+LEAST_PRICE, MOST_PRICE, MOST = 1e-9, 1e12, 1e18  # so that no feature of theirs leaves float32
 
 
 def panel_of(request: ActionsRequest, lens: Lens, needed: int) -> Panel:
     """The last `needed` bars, in the order of symbols that members were trained with."""
     order = _order(request.symbols, lens.symbols)
-    times, closes = _moments(request.times, "times"), _moments(request.closes, "closes")
+    times, closes = _moments(request.times), _moments(request.closes)
     if len(closes) != len(times):
         raise Problem(422, "closes", f"{len(closes)} of {len(times)} bars; expected one for every time")
     _increasing(times, "times")
@@ -34,6 +35,7 @@ def panel_of(request: ActionsRequest, lens: Lens, needed: int) -> Panel:
     columns = {name: _grid(getattr(request, name), shape, name) for name in FIELDS}
     tradable = _tradable(request.tradable, columns, shape)
     _check_prices(columns)
+    _check_gaps(columns, tradable)
     observed = _observed(request.observed, lens.observed, shape, closes)
     last = slice(len(times) - needed, None)
 
@@ -53,27 +55,20 @@ def panel_of(request: ActionsRequest, lens: Lens, needed: int) -> Panel:
 
 def _order(symbols: Sequence[str], trained: Sequence[str]) -> list[int]:
     """Where each symbol of training stands in the request."""
-    places = {symbol: place for place, symbol in enumerate(symbols)}
+    places, known = {symbol: place for place, symbol in enumerate(symbols)}, set(trained)
     for place, symbol in enumerate(symbols):
         if places[symbol] != place:
             raise Problem(422, f"symbols.{places[symbol]}", f"{symbol} is given twice")
-    if unknown := [symbol for symbol in symbols if symbol not in trained]:
+    if unknown := [symbol for symbol in symbols if symbol not in known]:
         raise Problem(422, f"symbols.{places[unknown[0]]}", f"{unknown[0]} is not one that members were trained with")
     if missing := [symbol for symbol in trained if symbol not in places]:
         raise Problem(422, "symbols", f"{missing[0]} is missing; expected all {len(trained)} of training")
     return [places[symbol] for symbol in trained]
 
 
-def _moments(moments: Sequence[datetime | None], field: str) -> np.ndarray:  # [T] datetime64[ns]
-    try:
-        plain = [None if moment is None else utc(moment).replace(tzinfo=None) for moment in moments]
-        found = np.array(plain, dtype="datetime64[us]")
-    except (OverflowError, ValueError):
-        raise Problem(422, field, "is no time that a bar can have") from None
-    outside = (found < np.datetime64("1900", "us")) | (found > np.datetime64("2200", "us"))
-    if outside.any():
-        raise Problem(422, f"{field}.{int(np.argmax(outside))}", "expected a year from 1900 to 2199")
-    return found.astype("datetime64[ns]")
+def _moments(moments: Sequence[datetime | None]) -> np.ndarray:  # [T] datetime64[ns]
+    plain = [None if moment is None else utc(moment).replace(tzinfo=None) for moment in moments]
+    return np.array(plain, dtype="datetime64[us]").astype("datetime64[ns]")
 
 
 def _increasing(moments: np.ndarray, field: str) -> None:
@@ -122,13 +117,25 @@ def _tradable(
 
 def _check_prices(columns: dict[str, np.ndarray]) -> None:
     open, high, low, close, volume = (columns[name] for name in FIELDS)  # [A, T]; comparisons with NaN are False
-    for name in ("open", "high", "low", "close"):
+    for name in PRICES:
         _refuse(columns[name] <= 0, name, "is not positive")
-        _refuse(columns[name] > 1e12, name, "is above 1e12")
+        outside = (columns[name] < LEAST_PRICE) | (columns[name] > MOST_PRICE)
+        _refuse(outside, name, f"expected a price from {LEAST_PRICE:g} to {MOST_PRICE:g}")
     _refuse(high < np.maximum(open, close) * (1 - TOLERANCE), "high", "is below the open or the close")
     _refuse(low > np.minimum(open, close) * (1 + TOLERANCE), "low", "is above the open or the close")
     _refuse(volume < 0, "volume", "is negative")
-    _refuse(volume > 1e18, "volume", "is above 1e18")
+    _refuse(volume > MOST, "volume", f"is above {MOST:g}")
+
+
+def _check_gaps(columns: dict[str, np.ndarray], tradable: np.ndarray) -> None:
+    """Features of a gap are those of prices that stand still."""
+    close = columns["close"]
+    gap = ~np.isnan(close) & ~tradable
+    last = np.concatenate([close[:, :1], close[:, :-1]], axis=1)
+    for name in PRICES:
+        moved = ~(np.abs(columns[name] - last) <= TOLERANCE * last)
+        _refuse(gap & moved, name, "is not the last close; expected it where tradable is false")
+    _refuse(gap & (columns["volume"] > 0), "volume", "is not 0; expected 0 where tradable is false")
 
 
 def _observed(
@@ -144,10 +151,11 @@ def _observed(
         field, column = f"observed.{name}", given[name]
         values = _grid(column.values, shape, f"{field}.values")
         _check_shape(column.known_at, shape, f"{field}.known_at")
-        known_at = np.stack([_moments(row, f"{field}.known_at.{place}") for place, row in enumerate(column.known_at)])
+        known_at = np.stack([_moments(row) for row in column.known_at])
         _refuse(
             np.isnan(values) != np.isnat(known_at), f"{field}.known_at", "expected a time for every value, no other"
         )
+        _refuse(np.abs(values) > MOST, f"{field}.values", f"is beyond {MOST:g}")
         _refuse(known_at > closes, f"{field}.known_at", "is after its bar's close: nobody could know it there")
         found[name] = Observed(values, known_at)
     return found

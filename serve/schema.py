@@ -8,12 +8,18 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 MOST_SYMBOLS, MOST_BARS = 2_000, 10_000
-VERSION = r"^[0-9a-f]{12}$"
+MANY = 1_000  # faults of one request: no use in looking for the first
+LONGEST = 300  # characters of a field or a reason
 
+# Lists end at their first fault: a complaint about every number of a large body takes minutes and gigabytes.
+_FAST: Any = Field(fail_fast=True)
 Name = Annotated[str, Field(min_length=1, max_length=64)]
+Version = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 Cell = Annotated[float, Field(allow_inf_nan=False)] | None
-Column = list[list[Cell]]  # a list per symbol, a value per bar; null: nothing there yet
-Moments = Annotated[list[AwareDatetime], Field(min_length=1, max_length=MOST_BARS)]
+Column = Annotated[list[Annotated[list[Cell], _FAST]], _FAST]  # a list per symbol, a value per bar; null: nothing there
+Flags = Annotated[list[Annotated[list[bool], _FAST]], _FAST]
+Moment = Annotated[AwareDatetime, Field(ge=datetime(1900, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC))]
+Moments = Annotated[list[Moment], Field(fail_fast=True, min_length=1, max_length=MOST_BARS)]
 
 
 class Strict(BaseModel):
@@ -24,7 +30,7 @@ class ObservedColumn(Strict):
     """A column beside the bars: each value with the time at which it became known."""
 
     values: Column
-    known_at: list[list[AwareDatetime | None]]
+    known_at: Annotated[list[Annotated[list[Moment | None], _FAST]], _FAST]
 
 
 class Portfolio(Strict):
@@ -36,7 +42,7 @@ class Portfolio(Strict):
 class ActionsRequest(Strict):
     """Recent bars as columns, and the portfolio that is to be moved."""
 
-    symbols: Annotated[list[Name], Field(min_length=1, max_length=MOST_SYMBOLS)]
+    symbols: Annotated[list[Name], Field(fail_fast=True, min_length=1, max_length=MOST_SYMBOLS)]
     times: Moments = Field(description="starts of bars, increasing")
     closes: Moments = Field(description="ends of bars: the last one is when the decision is taken")
     open: Column
@@ -44,13 +50,13 @@ class ActionsRequest(Strict):
     low: Column
     close: Column
     volume: Column
-    tradable: list[list[bool]] | None = Field(
+    tradable: Flags | None = Field(
         None, description="false in a gap, where prices repeat the last close with volume 0; default: wherever listed"
     )
     observed: dict[Name, ObservedColumn] = Field(default_factory=dict)
     portfolio: Portfolio
-    asked_at: AwareDatetime | None = Field(None, description="default: the server's clock")
-    version: str | None = Field(None, pattern=VERSION, description="default: the champion")
+    asked_at: Moment | None = Field(None, description="default: the server's clock")
+    version: Version | None = Field(None, description="default: the champion")
 
 
 class Vote(Strict):
@@ -74,10 +80,22 @@ class ActionsAnswer(Strict):
     milliseconds: float
 
 
+class Refusal(Strict):
+    """What every error looks like (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    field: str = Field(description="what is wrong, as close.0.17; empty: no field of the request")
+    reason: str = Field(description="why, in one line")
+
+
 class Problem(Exception):
-    """A request that is refused: what field, and why (RFC 9457)."""
+    """A request that is refused: what field, and why; both may repeat some of it, so they are cut to a line."""
 
     def __init__(self, status: int, field: str, reason: str, retry_after: int | None = None) -> None:
+        field, reason = _line(field), _line(reason)
         super().__init__(f"{field}: {reason}" if field else reason)
         self.status, self.field, self.reason, self.retry_after = status, field, reason, retry_after
 
@@ -87,9 +105,21 @@ def parse(body: bytes) -> ActionsRequest:
     try:
         return ActionsRequest.model_validate_json(body)
     except ValidationError as error:
-        first: Any = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise Problem(422, field, first["msg"]) from None
+        raise refused(error) from None
+
+
+def refused(error: ValidationError) -> Problem:
+    if error.error_count() > MANY:
+        return Problem(422, "", f"{error.error_count():,} faults; expected a request as described")
+    first: Any = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return Problem(422, ".".join(map(str, first["loc"])), first["msg"])
+
+
+def _line(text: str) -> str:
+    """Of printable signs only, and of bounded length."""
+    start = text[: 2 * LONGEST]
+    line = " ".join("".join(sign if sign.isprintable() else " " for sign in start).split())
+    return line if len(line) <= LONGEST and start == text else f"{line[: LONGEST - 3]}..."
 
 
 def utc(moment: datetime) -> datetime:

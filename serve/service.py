@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from serve.config import EndpointConfig
 from serve.explain import explain
 from serve.model import Decision, Model, by_symbol
 from serve.panel import panel_of
-from serve.schema import ActionsAnswer, ActionsRequest, Problem, Vote, parse, utc
+from serve.schema import ActionsAnswer, ActionsRequest, Portfolio, Problem, Vote, parse, utc
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Asked:
 
 
 class Service:
-    """One thread decides; everybody else waits in a queue of bounded length, for a bounded time."""
+    """One thread decides, another explains; callers wait in a queue of bounded length, for a bounded time."""
 
     def __init__(
         self,
@@ -71,7 +72,8 @@ class Service:
         self.trouble = ""  # why what was asked for last is not served
         self.waiting = 0
         self.decided: dict[str, int] = {}  # by version
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="decide")
+        self._decider = ThreadPoolExecutor(1, thread_name_prefix="decide")
+        self._explainer = ThreadPoolExecutor(1, thread_name_prefix="explain")  # takes seconds; no decision waits for it
         self._batch: list[tuple[Asked, asyncio.Future[Decision]]] = []
 
     # -- which versions
@@ -86,11 +88,15 @@ class Service:
         )
         try:
             models = {state: [_model(folder, known) for folder in there] for state, there in folders.items()}
-            (champion,) = models["champion"]
-        except UserError as error:
-            self.trouble = str(error)
-            log.error("not loaded, what was served before is served on: %s", error)
+            champions = models.get("champion", [])
+            if len(champions) != 1:
+                raise UserError(f"champion: {len(champions)} versions; expected one")
+        except Exception as error:  # whatever it is, callers are served on
+            self.trouble = " ".join(f"{error}".split()) or type(error).__name__
+            told = None if isinstance(error, UserError) else error
+            log.error("not loaded, what was served before is served on: %s", self.trouble, exc_info=told)
             return False
+        (champion,) = champions
         others = {model.version: model for model in models.get("canary", ())}
         self.versions, self.trouble = Versions(champion, others, tuple(models.get("shadow", ()))), ""
         log.info(
@@ -104,7 +110,7 @@ class Service:
     @property
     def now(self) -> Versions:
         if self.versions is None:
-            raise Problem(503, "", self.trouble or "no version is loaded yet", COME_AGAIN)
+            raise Problem(503, "", "no version is loaded yet", COME_AGAIN)
         return self.versions
 
     # -- decisions
@@ -118,13 +124,13 @@ class Service:
 
     async def explained(self, body: bytes) -> dict[str, Any]:
         async with _Place(self):
-            return await self._in_time(self._on_thread(self._explain, body))
+            return await self._in_time(_on(self._explainer, self._explain, body))
 
     async def _decide(self, body: bytes) -> tuple[Asked, Decision]:
         if self.config.batch > 1:
-            asked = await self._on_thread(self._check, body)
+            asked = await _on(self._decider, self._check, body)
             return asked, await self._together(asked)
-        return await self._on_thread(self._check_and_decide, body)
+        return await _on(self._decider, self._check_and_decide, body)
 
     def _check_and_decide(self, body: bytes) -> tuple[Asked, Decision]:
         asked = self._check(body)
@@ -195,27 +201,10 @@ class Service:
             if self.waiting:
                 line["skipped"] = "the replica was busy"
             else:
-                line |= await self._on_thread(self._shadow, model, body)
+                line |= await _on(self._decider, _shadowed, model, body)
             self.shadowed(json.dumps(line))
 
-    def _shadow(self, model: Model, body: bytes) -> dict[str, Any]:
-        request = parse(body)
-        try:
-            decision = model.decide(panel_of(request, model.lens, model.needed), request.portfolio)
-        except Problem as problem:
-            return {"refused": str(problem)}
-        weights, cash = by_symbol(model.symbols, decision.wanted)
-        return {
-            "as_of": utc(request.closes[-1]).isoformat(),
-            "weights": weights,
-            "cash": cash,
-            "warnings": decision.warnings,
-        }
-
     # -- the queue
-
-    async def _on_thread(self, work: Callable[..., Any], *given: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *given)
 
     async def _in_time(self, work: Any) -> Any:
         try:
@@ -229,29 +218,19 @@ class Service:
         answer: asyncio.Future[Decision] = loop.create_future()
         self._batch.append((asked, answer))
         if len(self._batch) >= self.config.batch:
-            await self._flush()
+            self._flush()
         elif len(self._batch) == 1:
-            loop.call_later(self.config.batch_wait, lambda: loop.create_task(self._flush()))
+            loop.call_later(self.config.batch_wait, self._flush)
         return await answer
 
-    async def _flush(self) -> None:
+    def _flush(self) -> None:
+        """Depends on none of those who wait: any of them may give up."""
         batch, self._batch = self._batch, []
         for model in {id(asked.model): asked.model for asked, _ in batch}.values():
             mine = [(asked, answer) for asked, answer in batch if asked.model is model]
-            try:
-                pairs = [(asked.panel, asked.request.portfolio) for asked, _ in mine]
-                decisions = await self._on_thread(model.decide_together, pairs)
-            except Problem:  # one of them is to blame: each by itself
-                decisions = [await self._one(asked) for asked, _ in mine]
-            for (_, answer), decision in zip(mine, decisions):
-                if not answer.done():
-                    answer.set_exception(decision) if isinstance(decision, Problem) else answer.set_result(decision)
-
-    async def _one(self, asked: Asked) -> Decision | Problem:
-        try:
-            return await self._on_thread(asked.model.decide, asked.panel, asked.request.portfolio)
-        except Problem as problem:
-            return problem
+            pairs = [(asked.panel, asked.request.portfolio) for asked, _ in mine]
+            work = _on(self._decider, _outcomes, model, pairs)
+            work.add_done_callback(partial(_hand_out, [answer for _, answer in mine]))
 
 
 class _Place:
@@ -267,6 +246,47 @@ class _Place:
 
     async def __aexit__(self, *error: object) -> None:
         self.service.waiting -= 1
+
+
+def _on(thread: ThreadPoolExecutor, work: Callable[..., Any], *given: Any) -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().run_in_executor(thread, work, *given)
+
+
+def _outcomes(model: Model, asked: Sequence[tuple[Panel, Portfolio]]) -> list[Decision | Exception]:
+    """In one pass; where that fails one of them is to blame, so each by itself."""
+    try:
+        return [*model.decide_together(asked)]
+    except Exception as error:
+        return [error] if len(asked) == 1 else [_outcomes(model, [one])[0] for one in asked]
+
+
+def _hand_out(answers: Sequence[asyncio.Future[Decision]], work: asyncio.Future[list[Decision | Exception]]) -> None:
+    for answer, outcome in zip(answers, work.result()):
+        if answer.done():  # nobody waits for it any more
+            continue
+        if isinstance(outcome, Exception):
+            answer.set_exception(outcome)
+        else:
+            answer.set_result(outcome)
+
+
+def _shadowed(model: Model, body: bytes) -> dict[str, Any]:
+    """What a shadow says, for its log; a fault of its own is in the log of the server too, and harms nobody."""
+    try:
+        request = parse(body)
+        decision = model.decide(panel_of(request, model.lens, model.needed), request.portfolio)
+    except Problem as problem:
+        return {"refused": str(problem)}
+    except Exception as error:
+        log.exception("shadow %s failed", model.version)
+        return {"failed": type(error).__name__}
+    weights, cash = by_symbol(model.symbols, decision.wanted)
+    return {
+        "as_of": utc(request.closes[-1]).isoformat(),
+        "weights": weights,
+        "cash": cash,
+        "warnings": decision.warnings,
+    }
 
 
 def _model(folder: str | Path, known: Mapping[str, Model]) -> Model:

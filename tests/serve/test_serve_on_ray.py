@@ -185,7 +185,7 @@ def test_every_socket_is_on_loopback(endpoint: Endpoint) -> None:
         if c.status == psutil.CONN_LISTEN
     }
     assert endpoint.port in {port for _, _, port in listening}
-    assert {ip for _, ip, _ in listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, listening
+    assert {one for one in listening if one[1] not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")} == set()
 
 
 def test_a_swap_and_its_rollback_fail_no_request(endpoint: Endpoint, bundles: dict[str, Path]) -> None:
