@@ -37,6 +37,7 @@ replicas load the new version, verify it and change over, one after the other, a
 """
 SETTLED = 60.0  # seconds that a promotion may take to reach every replica
 CALM = 2.0  # seconds in which no replica answers with another version
+TROUBLED = 8.0  # seconds in which every answer tells of trouble: it is not that of the version before
 
 
 def main() -> int:
@@ -164,9 +165,9 @@ def _follow(config: ServeConfig, options: argparse.Namespace, champion: str | No
 
 
 def _settled(client: Client, champion: str, url: str) -> int:
-    """Until every replica that answers has had the version for a while."""
-    until, since = time.monotonic() + SETTLED, time.monotonic()
-    while time.monotonic() < until:
+    """Until every replica that answers has had the version for a while, or for a while cannot have it."""
+    began = since = fine = time.monotonic()
+    while (now := time.monotonic()) - began < SETTLED:
         time.sleep(0.05)
         try:
             found = client.ensemble()
@@ -174,12 +175,14 @@ def _settled(client: Client, champion: str, url: str) -> int:
             raise UserError(f"{url}: {error}; is {TOKEN} the endpoint's?") from None
         except ServeError as error:
             raise UserError(str(error)) from None
-        if found["trouble"]:
+        if not found["trouble"]:
+            fine = now
+        elif now - fine > TROUBLED:
             print(f"error: not changed over, {found['version']} is served on: {found['trouble']}", file=sys.stderr)
             return 1
-        if found["version"] != champion:
-            since = time.monotonic()
-        elif time.monotonic() - since > CALM:
+        if found["version"] != champion or found["trouble"]:
+            since = now
+        elif now - since > CALM:
             print(f"{champion} is served at {url}")
             return 0
     print(f"error: {url} still answers with another version after {SETTLED:g} s", file=sys.stderr)

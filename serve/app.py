@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import serve
+from ray.serve._private import replica
 
 from kit.config import build
 from kit.errors import UserError
@@ -32,6 +33,7 @@ class Endpoint:
     def __init__(self, settings: dict[str, Any]) -> None:
         set_up_logging()
         keep_freed_memory()
+        close_the_back_door()
         self.config = build(EndpointConfig, settings, "endpoint")
         self.registry = Registry(self.config.registry)
         self.service = Service(self.config, Shadow(self.config.registry))
@@ -60,6 +62,16 @@ class Endpoint:
     def check_health(self) -> None:
         if self.service.versions is None:
             raise RuntimeError(self.service.trouble or "no version is loaded")
+
+
+def close_the_back_door() -> None:
+    """Every replica of Serve opens a port for calls of other deployments, pickled, to every interface and whoever asks.
+
+    Here none is needed, as requests come over HTTP or through Ray itself; so it stays on this machine.
+    """
+    inner: Any = replica
+    opened = inner.add_port_to_grpc_server
+    inner.add_port_to_grpc_server = lambda server, address: opened(server, address.replace("[::]", "127.0.0.1"))
 
 
 class Shadow:
