@@ -91,4 +91,4 @@ class Shadow:
 
 def application(settings: dict[str, Any]) -> serve.Application:
     """What serve/config.yaml names; its `args` are the settings."""
-    return Endpoint.bind(settings)  # type: ignore[attr-defined]
+    return Endpoint.options(user_config={}).bind(settings)  # type: ignore[attr-defined]
