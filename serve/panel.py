@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -11,8 +11,9 @@ from agents.lens import Lens
 from market.checks import TOLERANCE
 from market.clock import infer_bar, infer_bars_per_year
 from market.panel import FIELDS, PRICES, Observed, Panel
-from serve.schema import ActionsRequest, Column, ObservedColumn, Problem, utc
+from serve.schema import ActionsRequest, Column, ObservedColumn, Problem, moment
 
+EPOCH, NOT_A_TIME = datetime(1970, 1, 1, tzinfo=UTC), -(2**63)
 SPACING = 2.0  # how many times as often as in training bars may come
 ENOUGH = 20  # bars, to tell how often they come
 LEAST_PRICE, MOST_PRICE, MOST = 1e-9, 1e12, 1e18  # so that no feature of theirs leaves float32
@@ -21,7 +22,8 @@ LEAST_PRICE, MOST_PRICE, MOST = 1e-9, 1e12, 1e18  # so that no feature of theirs
 def panel_of(request: ActionsRequest, lens: Lens, needed: int) -> Panel:
     """The last `needed` bars, in the order of symbols that members were trained with."""
     order = _order(request.symbols, lens.symbols)
-    times, closes = _moments(request.times), _moments(request.closes)
+    read: dict[str | None, int] = {}
+    times, closes = _moments(request.times, "times", read), _moments(request.closes, "closes", read)
     if len(closes) != len(times):
         raise Problem(422, "closes", f"{len(closes)} of {len(times)} bars; expected one for every time")
     _increasing(times, "times")
@@ -36,7 +38,7 @@ def panel_of(request: ActionsRequest, lens: Lens, needed: int) -> Panel:
     tradable = _tradable(request.tradable, columns, shape)
     _check_prices(columns)
     _check_gaps(columns, tradable)
-    observed = _observed(request.observed, lens.observed, shape, closes)
+    observed = _observed(request.observed, lens.observed, shape, closes, read)
     last = slice(len(times) - needed, None)
 
     def laid_out(values: np.ndarray) -> np.ndarray:  # [A, T] -> [needed, A]
@@ -66,9 +68,18 @@ def _order(symbols: Sequence[str], trained: Sequence[str]) -> list[int]:
     return [places[symbol] for symbol in trained]
 
 
-def _moments(moments: Sequence[datetime | None]) -> np.ndarray:  # [T] datetime64[ns]
-    plain = [None if moment is None else utc(moment).replace(tzinfo=None) for moment in moments]
-    return np.array(plain, dtype="datetime64[us]").astype("datetime64[ns]")
+def _moments(texts: Sequence[str | None], field: str, known: dict[str | None, int]) -> np.ndarray:  # [T] datetime64[ns]
+    """`known` are those that were read before."""
+    for text in set(texts).difference(known):
+        known[text] = _nanoseconds(text, f"{field}.{texts.index(text)}")
+    return np.array([known[text] for text in texts], np.int64).view("datetime64[ns]")
+
+
+def _nanoseconds(text: str | None, field: str) -> int:
+    if text is None:
+        return NOT_A_TIME
+    since = moment(text, field) - EPOCH
+    return (since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1_000
 
 
 def _increasing(moments: np.ndarray, field: str) -> None:
@@ -139,7 +150,11 @@ def _check_gaps(columns: dict[str, np.ndarray], tradable: np.ndarray) -> None:
 
 
 def _observed(
-    given: dict[str, ObservedColumn], trained: Sequence[str], shape: tuple[int, int], closes: np.ndarray
+    given: dict[str, ObservedColumn],
+    trained: Sequence[str],
+    shape: tuple[int, int],
+    closes: np.ndarray,
+    read: dict[str | None, int],
 ) -> dict[str, Observed]:
     """[A, T] each, unlike a panel's."""
     if missing := [name for name in trained if name not in given]:
@@ -151,7 +166,8 @@ def _observed(
         field, column = f"observed.{name}", given[name]
         values = _grid(column.values, shape, f"{field}.values")
         _check_shape(column.known_at, shape, f"{field}.known_at")
-        known_at = np.stack([_moments(row) for row in column.known_at])
+        rows = enumerate(column.known_at)
+        known_at = np.stack([_moments(row, f"{field}.known_at.{place}", read) for place, row in rows])
         _refuse(
             np.isnan(values) != np.isnat(known_at), f"{field}.known_at", "expected a time for every value, no other"
         )

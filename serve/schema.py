@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 MOST_SYMBOLS, MOST_BARS = 2_000, 10_000
 MANY = 1_000  # faults of one request: no use in looking for the first
@@ -18,8 +18,10 @@ Version = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 Cell = Annotated[float, Field(allow_inf_nan=False)] | None
 Column = Annotated[list[Annotated[list[Cell], _FAST]], _FAST]  # a list per symbol, a value per bar; null: nothing there
 Flags = Annotated[list[Annotated[list[bool], _FAST]], _FAST]
-Moment = Annotated[AwareDatetime, Field(ge=datetime(1900, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC))]
-Moments = Annotated[list[Moment], Field(fail_fast=True, min_length=1, max_length=MOST_BARS)]
+EARLIEST, LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+# Read later, each distinct one once (`moment`): all symbols share them, and thousands of dates are slow to make.
+Time = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"})]
+Times = Annotated[list[Time], Field(fail_fast=True, min_length=1, max_length=MOST_BARS)]
 
 
 class Strict(BaseModel):
@@ -30,7 +32,7 @@ class ObservedColumn(Strict):
     """A column beside the bars: each value with the time at which it became known."""
 
     values: Column
-    known_at: Annotated[list[Annotated[list[Moment | None], _FAST]], _FAST]
+    known_at: Annotated[list[Annotated[list[Time | None], _FAST]], _FAST]
 
 
 class Portfolio(Strict):
@@ -43,8 +45,8 @@ class ActionsRequest(Strict):
     """Recent bars as columns, and the portfolio that is to be moved."""
 
     symbols: Annotated[list[Name], Field(fail_fast=True, min_length=1, max_length=MOST_SYMBOLS)]
-    times: Moments = Field(description="starts of bars, increasing")
-    closes: Moments = Field(description="ends of bars: the last one is when the decision is taken")
+    times: Times = Field(description="starts of bars, increasing")
+    closes: Times = Field(description="ends of bars: the last one is when the decision is taken")
     open: Column
     high: Column
     low: Column
@@ -55,7 +57,7 @@ class ActionsRequest(Strict):
     )
     observed: dict[Name, ObservedColumn] = Field(default_factory=dict)
     portfolio: Portfolio
-    asked_at: Moment | None = Field(None, description="default: the server's clock")
+    asked_at: Time | None = Field(None, description="default: the server's clock")
     version: Version | None = Field(None, description="default: the champion")
 
 
@@ -103,9 +105,12 @@ class Problem(Exception):
 def parse(body: bytes) -> ActionsRequest:
     """The request, or a Problem that names its first fault."""
     try:
-        return ActionsRequest.model_validate_json(body)
+        request = ActionsRequest.model_validate_json(body)
     except ValidationError as error:
         raise refused(error) from None
+    if request.asked_at is not None:
+        moment(request.asked_at, "asked_at")
+    return request
 
 
 def refused(error: ValidationError) -> Problem:
@@ -122,5 +127,18 @@ def _line(text: str) -> str:
     return line if len(line) <= LONGEST and start == text else f"{line[: LONGEST - 3]}..."
 
 
-def utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
+def moment(text: str, field: str) -> datetime:
+    """A time in UTC."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise Problem(422, field, f"{text!r} is no time; expected one such as 2020-01-02T21:00:00Z") from None
+    if found.tzinfo is None:
+        raise Problem(422, field, f"{text!r} has no time zone; expected one, such as Z for UTC")
+    if not EARLIEST <= found < LATEST:
+        raise Problem(422, field, f"{text!r}: expected a year from {EARLIEST.year} to {LATEST.year - 1}")
+    return found.astimezone(UTC)
+
+
+def last_close(request: ActionsRequest) -> datetime:
+    return moment(request.closes[-1], f"closes.{len(request.closes) - 1}")

@@ -22,7 +22,7 @@ from serve.config import EndpointConfig
 from serve.explain import explain
 from serve.model import Decision, Model, by_symbol
 from serve.panel import panel_of
-from serve.schema import ActionsAnswer, ActionsRequest, Portfolio, Problem, Vote, parse, utc
+from serve.schema import ActionsAnswer, ActionsRequest, Portfolio, Problem, Vote, last_close, moment, parse
 
 log = logging.getLogger(__name__)
 
@@ -144,11 +144,12 @@ class Service:
         request = parse(body)
         model = self.now.asked(request.version)
         panel = panel_of(request, model.lens, model.needed)
-        return Asked(model, panel, request, self._check_time(request, request.closes[-1]))
+        return Asked(model, panel, request, self._check_time(request))
 
-    def _check_time(self, request: ActionsRequest, as_of: datetime) -> datetime:
+    def _check_time(self, request: ActionsRequest) -> datetime:
         now = self.clock()
-        asked_at = now if request.asked_at is None else utc(request.asked_at)
+        asked_at = now if request.asked_at is None else moment(request.asked_at, "asked_at")
+        as_of = last_close(request)
         if self.config.freshness == "strict" and abs((asked_at - now).total_seconds()) > CLOCKS_APART:
             apart = f"is {(asked_at - now).total_seconds():+.0f} s from the server's clock"
             raise Problem(422, "asked_at", f"{apart}; expected at most {CLOCKS_APART:g}, or freshness = request")
@@ -173,7 +174,7 @@ class Service:
             votes.append(Vote.model_construct(name=member.name, share=member.weight, weights=theirs, cash=kept))
         return ActionsAnswer.model_construct(
             version=model.version,
-            as_of=utc(asked.request.closes[-1]),
+            as_of=last_close(asked.request),
             asked_at=asked.asked_at,
             weights=weights,
             cash=cash,
@@ -282,7 +283,7 @@ def _shadowed(model: Model, body: bytes) -> dict[str, Any]:
         return {"failed": type(error).__name__}
     weights, cash = by_symbol(model.symbols, decision.wanted)
     return {
-        "as_of": utc(request.closes[-1]).isoformat(),
+        "as_of": last_close(request).isoformat(),
         "weights": weights,
         "cash": cash,
         "warnings": decision.warnings,
