@@ -36,7 +36,7 @@ from agents.ensemble import Ensemble
 from agents.lens import Lens
 from agents.manifest import Provenance
 from agents.reference import measure
-from benchmarks.harness import ROOT, Result, arguments
+from benchmarks.harness import ROOT, Result, arguments, number
 from envs.backtest import backtest
 from envs.config import TradingConfig
 from envs.policy import Allocated, equal_weight
@@ -64,9 +64,9 @@ def made(folder: Path) -> tuple[Path, bytes]:
     lens = Lens.of(panel, spec, scaler, TradingConfig())
     market, candidate = lens.market(panel), Candidate()
     members = []
-    for number in range(MEMBERS):
-        actor = build_agent(candidate, market, number).policy
-        members.append(bundle.Member(f"member-{number}", actor, 1 / MEMBERS, candidate))
+    for k in range(MEMBERS):
+        actor = build_agent(candidate, market, k).policy
+        members.append(bundle.Member(f"member-{k}", actor, 1 / MEMBERS, candidate))
     policy = Ensemble([Allocated(member.actor) for member in members], [member.weight for member in members])
     track = backtest([equal_weight], market, slice(BARS // 2, BARS))[0]
     saved = bundle.save(
@@ -220,6 +220,29 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+def brief(result: Result) -> str:
+    """The README's table: a line a load, a column an arm."""
+    values = {(row.case, row.arm): row.value for row in result.rows}
+    arms = ("podracer-http", "uvicorn", "podracer-handle")
+    loads = ("1 caller", f"{RATE:g} requests a second")
+
+    def cell(arm: str, *cases: str) -> str:
+        found = [values.get((case, arm)) for case in cases]
+        return " / ".join("" if value is None else number(value) for value in found).strip(" /")
+
+    lines = [f"| | {' | '.join(arms)} |", "|---" + "|---:" * len(arms) + "|"]
+    for load in loads:
+        cases = [f"{name} at {load}" for name in QUANTILES]
+        cells = " | ".join(cell(arm, *cases) for arm in arms)
+        lines.append(f"| {load}: {', '.join(QUANTILES)}, ms | {cells} |")
+    for title, case in (("8 callers: answers a second", "rps at 8 callers"), ("cold start, s", "cold start")):
+        lines.append(f"| {title} | {' | '.join(cell(arm, case) for arm in arms)} |")
+    cases = [f"batching: rps at {callers} callers" for callers in CALLERS]
+    callers = ", ".join(map(str, CALLERS))
+    told = "; ".join(f"{arm} {cell(arm, *cases)}" for arm in ("each alone", "batches of 8"))
+    return "\n".join([*lines, f"| batching, {callers} callers: answers a second | {told} | | |"])
 
 
 def main() -> None:
