@@ -32,7 +32,7 @@ class Command(argparse.ArgumentParser):
         target = getattr(options, "target", None)
         if takes_settings and target and "=" in str(target) and not target.exists():
             options.settings, options.target = [str(target), *options.settings], None
-        if getattr(options, "seed", None) is not None:
+        if takes_settings and getattr(options, "seed", None) is not None:
             options.settings = [*options.settings, f"seed={options.seed}"]
         return options
 

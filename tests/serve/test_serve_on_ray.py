@@ -266,6 +266,7 @@ def test_the_desks_record_opens_the_way_to_champion(endpoint: Endpoint, bundles:
         endpoint.client().record(candidate, record, SECRETS[TOKEN])
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own
 def test_the_file_for_a_cluster_is_what_is_deployed_here() -> None:
     from ray.serve.schema import ServeDeploySchema
 
