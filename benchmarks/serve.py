@@ -14,7 +14,6 @@ import http.client
 import multiprocessing
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -45,6 +44,7 @@ from market.features import FeatureSpec, Scaler
 from market.synth import SynthSource
 from serve.client import Portfolio
 from serve.config import ADMIN_TOKEN, TOKEN
+from serve.deploy import free_port
 from serve.wire import body
 
 MEMBERS, NAMES, BARS = 8, 30, 1000
@@ -214,12 +214,6 @@ def by_handle(folder: str, request: bytes, seconds: float) -> list[float]:
         spent.append(time.perf_counter() - began)
     serve.shutdown()  # type: ignore[no-untyped-call]
     return spent
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def brief(result: Result) -> str:

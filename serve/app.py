@@ -18,6 +18,7 @@ from kit.errors import UserError
 from kit.log import set_up_logging
 from kit.memory import keep_freed_memory
 from serve.config import EndpointConfig, tokens
+from serve.deploy import wanted
 from serve.http import create_app
 from serve.registry import Registry
 from serve.service import Service
@@ -47,8 +48,8 @@ class Endpoint:
 
     def _load(self, versions: dict[str, Sequence[str]]) -> None:
         try:
-            wanted = versions or {s: [e.version for e in there] for s, there in self.registry.active().items()}
-            folders = {state: [self.registry.bundle_of(v) for v in there] for state, there in wanted.items()}
+            there = versions or wanted(self.registry)
+            folders = {state: [self.registry.bundle_of(v) for v in these] for state, these in there.items()}
         except UserError as error:
             self.service.trouble = str(error)
             log.error("not loaded, what was served before is served on: %s", error)

@@ -73,7 +73,7 @@ def _begun(config: ServeConfig) -> str:
             os.environ.setdefault(name, value)
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # so that replicas find these rooms
-    port = _free_port()
+    port = free_port()
     attach(include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=port)
     return f"http://127.0.0.1:{port}"
 
@@ -85,12 +85,12 @@ def _apart() -> dict[str, str]:
     folder = Path(tempfile.mkdtemp(prefix="podracer-"))
     files = {"CONFIG_FILE_LOC": "haproxy.cfg", "SOCKET_PATH": "admin.sock", "SERVER_STATE_FILE": "server-state"}
     paths = {f"RAY_SERVE_HAPROXY_{name}": str(folder / file) for name, file in files.items()}
-    ports = {f"RAY_SERVE_HAPROXY_{name}": str(_free_port()) for name in ("STATS_PORT", "METRICS_PORT")}
+    ports = {f"RAY_SERVE_HAPROXY_{name}": str(free_port()) for name in ("STATS_PORT", "METRICS_PORT")}
     base = {"RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder), "PODRACER_HAPROXY": get_haproxy_binary()}
     return {**paths, **ports, **base}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

@@ -38,6 +38,10 @@ class Versions:
     others: Mapping[str, Model] = field(default_factory=dict)  # by version; asked for by name
     shadows: Sequence[Model] = ()  # see the traffic; nobody sees them
 
+    @property
+    def loaded(self) -> tuple[Model, ...]:
+        return (self.champion, *self.others.values(), *self.shadows)
+
     def asked(self, version: str | None) -> Model:
         if version is None or version == self.champion.version:
             return self.champion
@@ -80,12 +84,7 @@ class Service:
 
     def load(self, folders: Mapping[str, Sequence[str | Path]]) -> bool:
         """Load and verify what is new, then change over at once. What fails to load leaves everything as it was."""
-        before = self.versions
-        known = (
-            {}
-            if before is None
-            else {m.version: m for m in (before.champion, *before.others.values(), *before.shadows)}
-        )
+        known = {} if self.versions is None else {model.version: model for model in self.versions.loaded}
         try:
             models = {state: [_model(folder, known) for folder in there] for state, there in folders.items()}
             champions = models.get("champion", [])

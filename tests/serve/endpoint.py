@@ -14,6 +14,7 @@ import numpy as np
 import requests
 import uvicorn
 from bundles import PANEL, SHARED, lens_of, saved
+from versions import clock
 
 from agents.bundle import Bundle
 from agents.networks import NetworkConfig
@@ -135,6 +136,16 @@ class Endpoint:
     def good(self, bar: int = -1, **more: Any) -> dict[str, Any]:
         """A request that is answered, unless `more` spoils it."""
         return request_at(range(len(PANEL))[bar], self.needed(), **more)
+
+
+@contextmanager
+def serving_one(root: Path, **settings: Any) -> Iterator[Endpoint]:
+    """A registry with a version, its champion."""
+    bundle_of(root / "bundle")
+    registry = Registry(root / "registry", clock())
+    registry.register(root / "bundle", "ann")
+    with serving({"champion": [root / "bundle"]}, registry, **settings) as running:
+        yield running
 
 
 @contextmanager

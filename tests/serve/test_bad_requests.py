@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from endpoint import ADMIN, JSON, TOKEN, Endpoint, bundle_of, problem, serving
+from endpoint import ADMIN, JSON, TOKEN, Endpoint, problem, serving_one
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
@@ -22,9 +22,6 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from versions import clock
-
-from serve.registry import Registry
 
 CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance, status_code_conformance]
 MEGABYTES = 20
@@ -37,11 +34,7 @@ POISON: list[Any] = [
 
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    root = tmp_path_factory.mktemp("served")
-    bundle_of(root / "bundle")
-    registry = Registry(root / "registry", clock())
-    registry.register(root / "bundle", "ann")
-    with serving({"champion": [root / "bundle"]}, registry, timeout=30, docs=True) as running:
+    with serving_one(tmp_path_factory.mktemp("served"), timeout=30, docs=True) as running:
         yield running
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from endpoint import ADMIN, JSON, TOKEN, Endpoint, bundle_of, problem, serving
+from endpoint import ADMIN, JSON, TOKEN, Endpoint, bundle_of, problem, serving, serving_one
 from prometheus_client.parser import text_string_to_metric_families
 from versions import clock
 
@@ -42,11 +42,7 @@ STRANGERS = [
 
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    root = tmp_path_factory.mktemp("served")
-    bundle_of(root / "bundle")
-    registry = Registry(root / "registry", clock())
-    registry.register(root / "bundle", "ann")
-    with serving({"champion": [root / "bundle"]}, registry, timeout=0.5) as running:
+    with serving_one(tmp_path_factory.mktemp("served"), timeout=0.5) as running:
         yield running
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +25,7 @@ from bundles import NETWORKS, PANEL, SHARED, saved
 from agents import bundle
 from serve.client import Client, Portfolio, ServeError
 from serve.config import ADMIN_TOKEN, TOKEN
+from serve.deploy import free_port
 from serve.record import CHAMPION, PaperRecord
 from serve.registry import Registry
 
@@ -70,12 +70,6 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | SECRETS
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
