@@ -38,7 +38,7 @@ def panel_of(request: ActionsRequest, lens: Lens, needed: int) -> Panel:
     tradable = _tradable(request.tradable, columns, shape)
     _check_prices(columns)
     _check_gaps(columns, tradable)
-    observed = _observed(request.observed, lens.observed, shape, closes, read)
+    observed = _observed(request.observed, lens.observed, shape, request.closes, closes, read)
     last = slice(len(times) - needed, None)
 
     def laid_out(values: np.ndarray) -> np.ndarray:  # [A, T] -> [needed, A]
@@ -70,8 +70,9 @@ def _order(symbols: Sequence[str], trained: Sequence[str]) -> list[int]:
 
 def _moments(texts: Sequence[str | None], field: str, known: dict[str | None, int]) -> np.ndarray:  # [T] datetime64[ns]
     """`known` are those that were read before."""
-    for text in set(texts).difference(known):
-        known[text] = _nanoseconds(text, f"{field}.{texts.index(text)}")
+    for place, text in enumerate(texts):
+        if text not in known:
+            known[text] = _nanoseconds(text, f"{field}.{place}")
     return np.array([known[text] for text in texts], np.int64).view("datetime64[ns]")
 
 
@@ -153,6 +154,7 @@ def _observed(
     given: dict[str, ObservedColumn],
     trained: Sequence[str],
     shape: tuple[int, int],
+    ends: Sequence[str],
     closes: np.ndarray,
     read: dict[str | None, int],
 ) -> dict[str, Observed]:
@@ -166,8 +168,12 @@ def _observed(
         field, column = f"observed.{name}", given[name]
         values = _grid(column.values, shape, f"{field}.values")
         _check_shape(column.known_at, shape, f"{field}.known_at")
-        rows = enumerate(column.known_at)
-        known_at = np.stack([_moments(row, f"{field}.known_at.{place}", read) for place, row in rows])
+        known_at = np.stack(
+            [
+                closes if row == ends else _moments(row, f"{field}.known_at.{place}", read)  # most often at the close
+                for place, row in enumerate(column.known_at)
+            ]
+        )
         _refuse(
             np.isnan(values) != np.isnat(known_at), f"{field}.known_at", "expected a time for every value, no other"
         )
