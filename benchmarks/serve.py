@@ -4,7 +4,7 @@ python -m benchmarks.serve [--quick] [--json FILE]
 
 Eight members, 30 names, requests with full bodies (as many bars as the features need, all columns), features
 computed for each. `podracer-http` is `python -m serve run` as it stands: two replicas behind HAProxy.
-`uvicorn` is the same application in one process of uvicorn, `podracer-handle` a call of the deployment's handle.
+`uvicorn` is the same in one process, `serve run --plain`; `podracer-handle` a call of the deployment's handle.
 The callers share the machine with what answers them.
 """
 
@@ -139,37 +139,13 @@ def apart(work: Callable[..., Any], *given: object) -> Any:
 
 
 @contextmanager
-def endpoint(folder: Path, request: bytes, *settings: str) -> Iterator[tuple[int, float]]:
+def endpoint(folder: Path, request: bytes, *words: str) -> Iterator[tuple[int, float]]:
     """`python -m serve run`, and how long it took to answer."""
     port = free_port()
-    words = [f"port={port}", f"endpoint.registry={folder / f'registry-{port}'}", "endpoint.freshness=request"]
-    words += ["endpoint.max_age=1e9", *settings]
-    with running([sys.executable, "-m", "serve", "run", str(folder / "bundle"), *words], port, request) as seconds:
-        yield port, seconds
-
-
-@contextmanager
-def uvicorn(folder: Path, request: bytes) -> Iterator[tuple[int, float]]:
-    port = free_port()
-    command = [sys.executable, "-c", f"from benchmarks.serve import plain; plain({str(folder)!r}, {port})"]
+    settings = [f"port={port}", f"endpoint.registry={folder / f'registry-{port}'}", "endpoint.freshness=request"]
+    command = [sys.executable, "-m", "serve", "run", str(folder / "bundle"), *settings, "endpoint.max_age=1e9", *words]
     with running(command, port, request) as seconds:
         yield port, seconds
-
-
-def plain(folder: str, port: int) -> None:
-    """The same application without Ray."""
-    import uvicorn
-
-    from kit.memory import keep_freed_memory
-    from serve.config import EndpointConfig, tokens
-    from serve.http import create_app
-    from serve.service import Service
-
-    keep_freed_memory()
-    service = Service(EndpointConfig(freshness="request", max_age=1e9))
-    if not service.load({"champion": [Path(folder) / "bundle"]}):
-        raise SystemExit(service.trouble)
-    uvicorn.run(create_app(service, None, *tokens()), host="127.0.0.1", port=port, log_level="warning")
 
 
 @contextmanager
@@ -250,7 +226,7 @@ def main() -> None:
         folder = Path(temporary)
         _, request = made(folder)
         result.add("a request", "kB", {"body": [len(request) / 1e3]})
-        with endpoint(folder, request) as (ours, cold), uvicorn(folder, request) as (theirs, plainly):
+        with endpoint(folder, request) as (ours, cold), endpoint(folder, request, "--plain") as (theirs, plainly):
             result.add("cold start", "s", {"podracer-http": [cold], "uvicorn": [plainly]}, compare=False)
             ports = {"podracer-http": ours, "uvicorn": theirs}
 

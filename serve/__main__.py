@@ -24,6 +24,7 @@ from serve.registry import Registry
 EXAMPLES = """examples:
   export PODRACER_TOKEN=$(python -c 'import secrets; print(secrets.token_urlsafe())')
   python -m serve run runs/demo/bundle                  # register it, make it champion, answer on 127.0.0.1:8000
+  python -m serve run runs/demo/bundle --plain          # one process without Ray, ready in 2 seconds
   python -m serve request runs/demo/bundle > body.json  # a request that fits it, to try it out
   curl -s -H "Authorization: Bearer $PODRACER_TOKEN" -H 'Content-Type: application/json' \\
        -d @body.json http://127.0.0.1:8000/v1/actions
@@ -61,6 +62,12 @@ def run(options: argparse.Namespace) -> int:
                 f"{registry.champion.version} stays champion; to change over: python -m serve promote {entry.version}",
                 file=sys.stderr,
             )
+    if options.plain:
+        from serve.plain import serve_plainly
+
+        print(f"serving at http://{config.host}:{config.port}, one process; Ctrl-C stops", flush=True)
+        serve_plainly(config, registry)
+        return 0
     from serve.deploy import Cluster, changes, wanted
 
     versions = wanted(registry)
@@ -239,6 +246,7 @@ def _parser() -> Command:
 
     made = command(run, "run", "serve a bundle, or the registry's champion, until Ctrl-C")
     made.add_argument("target", nargs="?", type=Path, metavar="BUNDLE", help="to register first (default: none)")
+    made.add_argument("--plain", action="store_true", help="one process without Ray: ready at once, for replays")
     shared(made)
     made = command(register, "register", "take a bundle into the registry, verified")
     made.add_argument("bundle", type=Path, metavar="BUNDLE")

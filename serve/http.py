@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agents.manifest import parse_json
-from kit.config import build
+from kit.config import build, to_dict
 from kit.errors import UserError
 from serve.metrics import Metrics
 from serve.record import PaperRecord
@@ -29,6 +29,7 @@ from serve.service import Service
 log = logging.getLogger(__name__)
 
 OPEN = ("/healthz", "/readyz")  # to whoever reaches the port: they say yes or no, and which version
+DOCS = ("/docs", "/openapi.json")  # likewise, where they are asked for: a browser has no token
 ADMIN = "/v1/admin/"
 PROBLEM = "application/problem+json"
 TITLES = {400: "bad request", 401: "not authorised", 404: "not found", 405: "method not allowed", 408: "too slow",
@@ -55,16 +56,18 @@ _REPORT = {"requestBody": {"content": {"application/json": {"schema": Report.mod
 
 def create_app(service: Service, registry: Registry | None, token: str, admin: str) -> FastAPI:
     config = service.config
-    shown: dict[str, Any] = {} if config.docs else {"docs_url": None, "redoc_url": None, "openapi_url": None}
+    shown: dict[str, Any] = {} if config.docs else {"docs_url": None, "openapi_url": None}
     app = FastAPI(
         title="Podracer",
         description="Target weights of a trained ensemble.",
         responses={"default": _REFUSAL},
         redirect_slashes=False,
+        redoc_url=None,
         **shown,
     )
     metrics = Metrics(service)
-    app.add_middleware(Guard, token=token, admin=admin, limit=config.body_limit, metrics=metrics)
+    free = OPEN + (DOCS if config.docs else ())
+    app.add_middleware(Guard, token=token, admin=admin, free=free, limit=config.body_limit, metrics=metrics)
     app.add_exception_handler(Problem, _refused)
     app.add_exception_handler(HTTPException, _not_found)
     app.add_exception_handler(RequestValidationError, _not_valid)
@@ -94,6 +97,8 @@ def create_app(service: Service, registry: Registry | None, token: str, admin: s
             "canary": [*now.others],
             "shadow": [shadow.version for shadow in now.shadows],
             "trouble": service.trouble,
+            "expected": to_dict(model.bundle.reference.walk_forward)
+            | {"dispersion": model.bundle.reference.dispersion},
             "verdict": await asyncio.to_thread(_verdict, registry, model.version),
             "manifest": model.bundle.manifest.sealed(),
         }
@@ -134,8 +139,11 @@ def create_app(service: Service, registry: Registry | None, token: str, admin: s
 class Guard:
     """Before anything is read: who asks, and how much they send. After: what it came to."""
 
-    def __init__(self, app: ASGIApp, token: str, admin: str, limit: int, metrics: Metrics) -> None:
-        self.app, self.token, self.admin, self.limit, self.metrics = app, token, admin, limit, metrics
+    def __init__(
+        self, app: ASGIApp, token: str, admin: str, free: tuple[str, ...], limit: int, metrics: Metrics
+    ) -> None:
+        self.app, self.token, self.admin, self.free = app, token, admin, free
+        self.limit, self.metrics = limit, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -147,9 +155,9 @@ class Guard:
         async def noted(message: Message) -> None:
             nonlocal status
             status = message.get("status", status)
-            await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body"):
                 self.metrics.answered(path, status, time.perf_counter() - began)
+            await send(message)
 
         try:
             self._check(path, dict(scope["headers"]))
@@ -163,7 +171,7 @@ class Guard:
             await problem_response(error if isinstance(error, Problem) else fault)(scope, receive, noted)
 
     def _check(self, path: str, headers: dict[bytes, bytes]) -> None:
-        if path not in OPEN:
+        if path not in self.free:
             wanted = self.admin if path.startswith(ADMIN) else self.token
             given = headers.get(b"authorization", b"")
             if not wanted or not hmac.compare_digest(given, b"Bearer " + wanted.encode()):
