@@ -30,15 +30,15 @@ class Command(argparse.ArgumentParser):
         if takes_settings:
             options.settings = [*options.settings, *rest]
         target = getattr(options, "target", None)
-        if takes_settings and target and "=" in str(target) and not target.exists():
-            options.settings, options.target = [str(target), *options.settings], None
+        if takes_settings and isinstance(target, str):
+            options.settings, options.target = [target, *options.settings], None
         if takes_settings and getattr(options, "seed", None) is not None:
             options.settings = [*options.settings, f"seed={options.seed}"]
         return options
 
     def add_run_arguments(self, target: str, metavar: str, folder: str, default: str) -> None:
         """What a run is begun from or gone on with: a configuration, settings that win over it, and a folder."""
-        self.add_argument("target", type=Path, nargs="?", metavar=metavar, help=target)
+        self.add_argument("target", type=file_or_setting, nargs="?", metavar=metavar, help=target)
         self.add_argument("settings", nargs="*", metavar="key=value", help="settings that win over the configuration's")
         self.add_argument("--out", type=Path, metavar=folder, help=f"the run's folder (default: {default})")
         self.add_argument("--resume", type=Path, metavar=folder, help="go on with the run in this folder")
@@ -53,3 +53,8 @@ class Command(argparse.ArgumentParser):
             hint = f"; did you mean {near[0]}?" if near else ""
             message = f"{name} = {value!r}: expected one of {', '.join(known)}{hint}"
         raise UserError(f"{self.prog}: {message} (see {self.prog} --help)")
+
+
+def file_or_setting(text: str) -> Path | str:
+    """A path; but what has an equals sign and is no file is a setting, which stays as it was written."""
+    return text if "=" in text and not Path(text).exists() else Path(text)

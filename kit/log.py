@@ -8,11 +8,11 @@ import re
 import sys
 
 HIDDEN = "[hidden]"
-_SECRET_NAME = re.compile(r"(KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"(KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|WEBHOOK)", re.IGNORECASE)
 _NOT_A_SECRET = 6  # shorter values would hide ordinary words
 _PATTERNS = (
     re.compile(r"(?i)(bearer\s+)[^\s'\",;]+"),
-    re.compile(r"(?i)((?:apca-api-[a-z-]+|authorization|[\w-]*(?:api[_-]?key|secret|token|password))"
+    re.compile(r"(?i)((?:apca-api-[a-z-]+|authorization|(?<![\w-])[\w-]*(?:api[_-]?key|secret|token|password))"
                r"['\"]?\s*[:=]\s*['\"]?)(?!bearer\b)[^\s'\",;}&]+"),
     re.compile(r"(://[^/\s:@]+:)[^@\s/]+(?=@)"),
 )  # fmt: skip

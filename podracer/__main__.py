@@ -15,7 +15,7 @@ import torch
 
 from agents import bundle
 from agents.manifest import parse_json
-from kit.cli import Command
+from kit.cli import Command, file_or_setting
 from kit.config import describe, differences, load, to_dict
 from kit.errors import INTERRUPTED, UserError, run_command
 from kit.log import set_up_logging
@@ -177,7 +177,7 @@ def _add_backtest(commands: argparse._SubParsersAction[Command]) -> None:
     parser = commands.add_parser("backtest", help=text, description=text, epilog=BACKTEST_EXAMPLES)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a bundle's folder")
     target = "a file or folder of bars, or a YAML configuration (default: the bars of its run)"
-    parser.add_argument("target", type=Path, nargs="?", metavar="DATA", help=target)
+    parser.add_argument("target", type=file_or_setting, nargs="?", metavar="DATA", help=target)
     parser.add_argument("--start", metavar="TIME", help="the first decision, UTC unless it names a zone")
     parser.add_argument("--end", metavar="TIME", help="the time at which to stop")
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kit.cli import Command
+from kit.cli import Command, file_or_setting
 from kit.config import load
 from kit.errors import UserError, run_command
 from serve.client import Client, Refused, ServeError
@@ -245,7 +245,7 @@ def _parser() -> Command:
         shared(made)
 
     made = command(run, "run", "serve a bundle, or the registry's champion, until Ctrl-C")
-    made.add_argument("target", nargs="?", type=Path, metavar="BUNDLE", help="to register first (default: none)")
+    made.add_argument("target", nargs="?", type=file_or_setting, metavar="BUNDLE", help="to register first (default: none)")
     made.add_argument("--plain", action="store_true", help="one process without Ray: ready at once, for replays")
     shared(made)
     made = command(register, "register", "take a bundle into the registry, verified")

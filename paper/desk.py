@@ -1,0 +1,519 @@
+"""The driver: one bar in, one decision, orders out, until all of them have ended. Whenever it is killed, it goes on.
+
+A bar goes through phases, each written down before the next begins:
+
+    looking    its close has come; data, account and ensemble are asked
+    deciding   orders are written down, none is sent
+    following  all are sent, or withheld; the broker fills them
+    settled    all have ended; the anchor is written
+
+Starting is going on: the journal says where, the broker what happened meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from kit.config import to_dict
+from kit.files import hash_json
+from market.clock import TRADING_DAYS
+from market.panel import Panel
+from paper.bars import Bars, Stale
+from paper.books import Booked, Books, Mismatch
+from paper.broker import Broker, BrokerError, OutcomeUnknown, Rejected
+from paper.chain import Anchor
+from paper.config import PaperConfig
+from paper.exposure import Book
+from paper.guard import Guard
+from paper.journal import Journal
+from paper.keeper import Keeper
+from paper.observed import ObservedSource, with_columns
+from paper.orders import changes, requests, smallest
+from paper.pace import Close, Pace
+from paper.risk import Breach, Proposed, Ruling, State, check, watch
+from paper.watch.alerts import Level
+from serve.client import Answer, Client, Portfolio, Refused, ServeError
+
+log = logging.getLogger(__name__)
+
+LOOKING, DECIDING, FOLLOWING, SETTLED = "looking", "deciding", "following", "settled"
+HISTORY = 250  # bars of returns that the risk engine sees, at most
+SENDS = 10_000  # times of orders that are remembered
+Alert = Callable[[str, Level, str], None]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """What the desk knows of what it asks."""
+
+    version: str
+    symbols: tuple[str, ...]
+    needed: int
+    bars_per_year: float
+    observed: tuple[str, ...]
+    fill: str
+    expected: Mapping[str, float]
+
+    @classmethod
+    def of(cls, tree: Mapping[str, Any]) -> Ensemble:
+        lens = tree["manifest"]["lens"]
+        return cls(
+            version=tree["version"],
+            symbols=tuple(lens["symbols"]),
+            needed=int(tree["bars_needed"]),
+            bars_per_year=float(lens["bars_per_year"]),
+            observed=tuple(lens["observed"]),
+            fill=lens["trading"]["fill"],
+            expected=dict(tree.get("expected", {})),
+        )
+
+    @property
+    def bars_per_day(self) -> float:
+        return max(1.0, self.bars_per_year / TRADING_DAYS)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was there at a close."""
+
+    panel: Panel
+    prices: dict[str, float]
+    equity: float
+    book: Book
+
+
+class Desk:
+    """Trades one account. Everything that it knows is in the journal."""
+
+    def __init__(
+        self,
+        config: PaperConfig,
+        ensemble: Ensemble,
+        broker: Broker,
+        client: Client,
+        pace: Pace,
+        journal: Journal,
+        guard: Guard,
+        observed: ObservedSource | None,
+        bar: np.timedelta64,
+        alert: Alert,
+        shown: Callable[[Desk], None] = lambda desk: None,
+        handled: Callable[[Desk, float], None] = lambda desk, seconds: None,
+        anchored: Callable[[Anchor], None] = lambda anchor: None,
+        asked_at: Callable[[Close], datetime] | None = None,  # default: the broker's clock
+        sleep: Callable[[float], None] | None = None,
+    ) -> None:
+        self.config, self.ensemble, self.broker, self.client, self.pace = config, ensemble, broker, client, pace
+        self.journal, self.guard, self.observed, self.alert, self.shown = journal, guard, observed, alert, shown
+        self.handled, self.anchored = handled, anchored
+        self.asked_at = asked_at or (lambda close: broker.now())
+        self.changed, self.stopping = threading.Event(), threading.Event()
+        self.sleep = sleep or (lambda seconds: self.stopping.wait(seconds) and None)
+        self.keeper = Keeper(broker, journal, ensemble.symbols)
+        self.bars = Bars(
+            broker,
+            ensemble.symbols,
+            ensemble.needed,
+            ensemble.bars_per_year,
+            bar,
+            config.data.session_close,
+            config.data.gaps,
+        )
+        self.seen: Seen | None = None
+        self.answer: Answer | None = None
+        self.told: dict[str, Any] | None = None  # what the journal says of it; None: there was none
+        self.decided_in = 0.0  # seconds, of the last decision
+        self.sent_at: deque[datetime] = deque(maxlen=SENDS)
+
+    # -- from bar to bar
+
+    def run(self, bars: int | None = None) -> int:
+        """Until the market ends, somebody stops it, or so many bars are handled: how many were."""
+        self.begin()
+        done = 0
+        while not self.stopping.is_set() and (bars is None or done < bars):
+            close = self._unfinished() or self.pace.next(self._last())
+            if close is None or not self._wait_for(close):
+                break
+            began = time.perf_counter()
+            self.told = None
+            self.handle(close)
+            if self._phase(close) == SETTLED:
+                done += 1
+                self.handled(self, time.perf_counter() - began)
+        return done
+
+    def begin(self) -> None:
+        with self.journal.transition() as step:
+            step.write("start", {"version": self.ensemble.version, "config": hash_json(to_dict(self.config))})
+        self.broker.listen(lambda id: self.changed.set())
+        self.guard.heed()
+        try:
+            self.keeper.begin()
+        except Mismatch as mismatch:
+            self._refuse_to_trade(mismatch)
+
+    def handle(self, close: Close) -> None:
+        """One bar, from wherever it was left."""
+        if self._phase(close) == LOOKING:
+            self._look_and_decide(close)
+        if self._phase(close) == DECIDING:
+            self._send_all()
+            self._enter(close, FOLLOWING)
+        if self._phase(close) == FOLLOWING:
+            self.pace.sent(close)
+            if not self._follow(close):
+                return
+            self._settle(close)
+        self.pace.followed(close)
+
+    def _unfinished(self) -> Close | None:
+        bar = self.journal.get("bar")
+        if bar is None or bar["phase"] == SETTLED:
+            return None
+        return Close(datetime.fromisoformat(bar["close"]), datetime.fromisoformat(bar["fills"]), bar["index"])
+
+    def _last(self) -> datetime | None:
+        bar = self.journal.get("bar")
+        return None if bar is None else datetime.fromisoformat(bar["close"])
+
+    def _phase(self, close: Close) -> str:
+        bar = self.journal.get("bar")
+        return str(bar["phase"]) if bar and bar["close"] == close.at.isoformat() else LOOKING
+
+    def _enter(self, close: Close, phase: str, kind: str = "phase", body: Mapping[str, object] | None = None) -> None:
+        with self.journal.transition() as step:
+            step.write(kind, {"close": close.at.isoformat(), "phase": phase, **(body or {})})
+            step.set("bar", _bar(close, phase))
+
+    def _wait_for(self, close: Close) -> bool:
+        """Whether the bar has closed; not where the desk is to stop."""
+        while (left := (close.at - self.broker.now()).total_seconds()) > 0:
+            self.sleep(min(left, self.config.watch))
+            if self.stopping.is_set():
+                return False
+            self.look_around()
+        return True
+
+    # -- the decision
+
+    def _look_and_decide(self, close: Close) -> None:
+        """Decide, or say why not: what was late may come within `patience`."""
+        self.answer = None
+        until = time.monotonic() + self.config.data.patience
+        while True:
+            self.guard.heed()
+            try:
+                self._decide(close)
+                return
+            except Stale as error:
+                kind, reason, passing = "stale", str(error), True
+            except ServeError as error:
+                kind, reason, passing = "ensemble", str(error), not isinstance(error, Refused)
+            except BrokerError as error:
+                kind, reason, passing = "broker", str(error), True
+            except Mismatch as error:
+                kind, reason, passing = "mismatch", str(error), False
+                self._refuse_to_trade(error)
+            left = until - time.monotonic()
+            if not passing or left <= 0 or self.stopping.is_set():
+                break
+            log.warning("%s: %s; looking again for %.0f s", kind, reason, left)
+            self.sleep(min(left, self.config.watch))
+        if not self.stopping.is_set():
+            self.alert(kind, "critical", f"no trade at {close.at:%Y-%m-%d %H:%M}: {reason}")
+            self._enter(close, FOLLOWING, "refused", {"kind": kind, "why": reason})
+
+    def _decide(self, close: Close) -> None:
+        self.keeper.agree()
+        panel = self.bars.upto(close.at)
+        panel = with_columns(panel, self.observed, self.ensemble.observed, self.config.data.fresh)
+        seen = self.seen = self._see(panel, close)
+        for breach in watch(seen.book, self.config.limits):
+            self._heed(breach)
+        orders: list[Booked] = []
+        rulings: list[Ruling] = []
+        if self.guard.state != State.HALTED or self.guard.stopped:
+            orders, rulings = self._ordered(close, seen)
+        peak = max(self.journal.get("peak", 0.0), seen.equity)
+        told = self._told(close, seen, rulings, orders)
+        with self.journal.transition() as step:
+            step.write("decision", told)
+            step.set("bar", _bar(close, DECIDING))
+            step.set("peak", peak)
+            step.set("risk-peak", seen.book.peak_equity)
+            step.set("day", self._day(close, seen))
+            step.set("equal", told["equal"])
+            books = self.keeper.now().without_ended()
+            self.keeper.keep(step, replace(books, orders={**books.orders, **{order.id: order for order in orders}}))
+        self.told = told
+        for ruling in rulings:
+            for finding in ruling.findings:
+                self.alert("limit", "warning", f"{ruling.symbol}: {finding.why}")
+
+    def _see(self, panel: Panel, close: Close) -> Seen:
+        """The account at the close: sized by closes, judged by the last quotes."""
+        books = self.keeper.now()
+        prices = dict(zip(panel.symbols, panel.close[-1].tolist()))
+        return Seen(panel, prices, books.equity(prices), self._book(panel, close))
+
+    def _book(self, panel: Panel, close: Close) -> Book:
+        books = self.keeper.now()
+        quotes = {symbol: float(quote.price) for symbol, quote in self.broker.quotes(panel.symbols).items()}
+        equity = books.equity({symbol: quotes.get(symbol, math.nan) for symbol in books.positions})
+        day, closes = self.journal.get("day"), panel.close[-HISTORY - 1 :]
+        if day is None or day["date"] != close.at.date().isoformat():
+            began, traded = float(day["last"]) if day else equity, books.traded
+        else:
+            began, traded = float(day["began"]), Decimal(day["traded"])
+        highest = self.journal.get("risk-peak", 0.0)
+        return Book(
+            equity=equity,
+            cash=float(books.cash),
+            positions=books.positions,
+            prices=quotes,
+            day_start_equity=began,
+            peak_equity=equity if math.isnan(equity) else max(highest, equity),
+            average_prices={symbol: float(price) for symbol, price in self.keeper.average_prices.items()},
+            open_orders=_remaining(books),
+            traded_today=float(books.traded - traded),
+            order_times=[*self.sent_at],
+            symbols=panel.symbols,
+            returns=closes[1:] / closes[:-1] - 1.0,
+            bars_per_day=self.ensemble.bars_per_day,
+        )
+
+    def _ordered(self, close: Close, seen: Seen) -> tuple[list[Booked], list[Ruling]]:
+        """What the ensemble wants, as orders that the risk engine lets pass."""
+        wanted = dict.fromkeys(self.guard.stopped, 0.0)
+        if self.guard.state != State.HALTED:
+            wanted = {**self._ask(close, seen).ordered, **wanted}
+        trading = dict(zip(seen.panel.symbols, seen.panel.tradable[-1]))
+        wanted = {symbol: weight for symbol, weight in wanted.items() if trading[symbol]}  # the others stay as they are
+        books, config = self.keeper.now(), self.config.orders
+        quantities = changes(wanted, books.positions, seen.prices, seen.equity, config)
+        proposed = [
+            Proposed(symbol, quantity, seen.prices[symbol], forced=symbol in self.guard.stopped)
+            for symbol, quantity in quantities.items()
+        ]
+        rulings = check(proposed, seen.book, self.config.limits, self.guard.state, close.at, smallest(config))
+        allowed = {ruling.symbol: ruling.quantity for ruling in rulings if ruling.quantity}
+        found = requests(self.config.name, seen.panel.closes[-1], allowed)
+        moment = close.at.isoformat()
+        return [
+            Booked(one.id, one.symbol, one.side, one.quantity, moment, _exact(seen.prices[one.symbol])) for one in found
+        ], rulings
+
+    def _ask(self, close: Close, seen: Seen) -> Answer:
+        began, books = time.perf_counter(), self.keeper.now()
+        positions = {symbol: float(held) for symbol, held in books.positions.items()}
+        peak = max(self.journal.get("peak", 0.0), seen.equity)
+        portfolio = Portfolio(float(books.cash), positions, peak)
+        self.answer = self.client.actions(seen.panel, portfolio, self.asked_at(close), self.config.ensemble.version)
+        self.decided_in = time.perf_counter() - began
+        return self.answer
+
+    def _told(self, close: Close, seen: Seen, rulings: Sequence[Ruling], orders: Sequence[Booked]) -> dict[str, Any]:
+        answer = self.answer
+        told: dict[str, Any] = {
+            "close": close.at.isoformat(),
+            "data": seen.panel.hash,
+            "equity": seen.equity,
+            "equal": self._equal_weight(seen),
+            "state": self.guard.state.value,
+            "rulings": [ruling for ruling in rulings if ruling.findings],
+            "orders": [order.id for order in orders],
+        }
+        if answer is None:
+            return told
+        votes = [{"name": vote.name, "share": vote.share, "weights": dict(vote.weights)} for vote in answer.members]
+        return told | {
+            "version": answer.version,
+            "wanted": dict(answer.weights),
+            "ordered": dict(answer.ordered),
+            "votes": votes,
+            "dispersion": answer.dispersion,
+            "warnings": list(answer.warnings),
+        }
+
+    def _day(self, close: Close, seen: Seen) -> dict[str, object]:
+        """`last` is what the next day begins with."""
+        book = seen.book
+        traded = self.keeper.now().traded - Decimal(book.traded_today)
+        return {
+            "date": close.at.date().isoformat(),
+            "began": book.day_start_equity,
+            "last": book.equity,
+            "traded": traded,
+        }
+
+    def _equal_weight(self, seen: Seen) -> float:
+        """What a portfolio of equal parts would have, without costs; it begins with what the desk has."""
+        before, panel = self.journal.get("equal"), seen.panel
+        if before is None:
+            return seen.equity
+        moved = panel.close[-1] / panel.close[-2]
+        return float(before * moved[np.isfinite(moved)].mean())
+
+    # -- orders
+
+    def _send_all(self) -> None:
+        """Until the fate of each is known: one that the broker does not have is sent again under its name, once."""
+        for order in [*self.keeper.now().open()]:
+            if order.status in ("intent", "sent"):
+                self._send(order, again=order.status == "sent")
+        until = time.monotonic() + self.config.orders.settle
+        while lost := [order for order in self.keeper.now().open() if order.status == "sent"]:
+            if time.monotonic() > until:
+                for order in lost:
+                    self._send(order, again=True)
+                    if self.keeper.now().orders[order.id].status == "sent":
+                        self._lose(order)
+                return
+            self.sleep(min(self.config.watch, self.config.orders.settle / 4))
+            for order in lost:
+                self._look_up(order)
+
+    def _send(self, order: Booked, again: bool = False) -> None:
+        """The name of an order is its own for ever, so that a broker takes it only once."""
+        self.guard.heed()
+        if again and self._look_up(order):
+            return
+        if why := self._withheld(order):
+            self.keeper.mark(replace(order, status="canceled", reason=why), "withheld")
+            return
+        self.keeper.mark(replace(order, status="sent"), "sent")
+        self.sent_at.append(self.broker_time())
+        try:
+            view = self.broker.submit(order.request)
+        except Rejected as error:
+            self.keeper.mark(replace(order, status="rejected", reason=str(error)), "rejected")
+            self.alert("rejected", "critical", f"{order.id}: {error}")
+        except OutcomeUnknown as error:
+            self.alert("unknown", "critical", f"{order.id}: {error}")
+        else:
+            self.keeper.book(view)
+
+    def _look_up(self, order: Booked) -> bool:
+        """Whether the broker has it."""
+        try:
+            view = self.broker.order(order.id)
+        except BrokerError as error:
+            log.warning("%s: %s", order.id, error)
+            return False
+        if view is None:
+            return False
+        self.keeper.book(view)
+        return True
+
+    def _withheld(self, order: Booked) -> str:
+        """Why it must not be sent any more, though it was allowed when it was decided."""
+        if self.guard.state == State.ACTIVE:
+            return ""
+        held = self.keeper.now().positions.get(order.symbol, Decimal(0))
+        reduces = held * order.signed < 0 and abs(order.signed) <= abs(held)
+        return "" if reduces else f"{self.guard.state}: {self.guard.why}"
+
+    def _lose(self, order: Booked) -> None:
+        why = "the broker does not have it, after it was sent twice"
+        self.keeper.mark(replace(order, status="canceled", reason=why), "lost")
+        self.alert("lost", "critical", f"{order.id}: {why}")
+
+    def _follow(self, close: Close) -> bool:
+        """Whether all orders have ended; not where the desk is to stop before."""
+        asked: set[str] = set()
+        while not self.stopping.is_set():
+            self.changed.clear()
+            try:
+                self.keeper.sweep()
+                waiting = list(self.keeper.now().open())
+                if not waiting:
+                    return True
+                if self.pace.late(close, self.config.orders.deadline) or self.guard.state != State.ACTIVE:
+                    self._cancel([order for order in waiting if order.id not in asked])
+                    asked |= {order.id for order in waiting}
+                    self.keeper.sweep()
+                    if not any(True for _ in self.keeper.now().open()):
+                        return True
+                self.look_around()
+            except Mismatch as error:
+                self._refuse_to_trade(error)
+                return True
+            except BrokerError as error:
+                self.alert("broker", "warning", str(error))
+            self.shown(self)
+            self.changed.wait(self.config.watch)
+        return False
+
+    def _cancel(self, orders: Sequence[Booked]) -> None:
+        for order in orders:
+            view = self.keeper.views.get(order.id)
+            if view is None:
+                continue
+            try:
+                self.broker.cancel(view)
+            except (Rejected, OutcomeUnknown) as error:  # the next look tells what came of it
+                log.warning("%s: cancelling: %s", order.id, error)
+
+    def _settle(self, close: Close) -> None:
+        books = self.keeper.now()
+        body = {"cash": books.cash, "positions": dict(books.positions)}
+        self._enter(close, SETTLED, "settled", body)
+        self.anchored(self.journal.anchor())
+
+    # -- limits, between bars too
+
+    def look_around(self) -> None:
+        """On a timer: the kill switch, and the limits at the last quotes."""
+        self.guard.heed()
+        if self.seen is None:
+            return
+        try:
+            book = self._book(self.seen.panel, Close(self.broker_time(), self.broker_time()))
+        except BrokerError as error:
+            self.alert("broker", "warning", str(error))
+            return
+        for breach in watch(book, self.config.limits):
+            self._heed(breach)
+        self.shown(self)
+
+    def _heed(self, breach: Breach) -> None:
+        if breach.limit == "stop_loss":
+            self.guard.stop(breach.symbol, breach.why)
+        elif breach.state is not None:
+            self.guard.restrict(breach.state, breach.why)
+        else:
+            self.alert("limit", "warning", breach.why)
+
+    def _refuse_to_trade(self, mismatch: Mismatch) -> None:
+        self.guard.restrict(State.HALTED, f"nothing explains it: {mismatch}")
+
+    def broker_time(self) -> datetime:
+        return self.broker.now()
+
+
+def _bar(close: Close, phase: str) -> dict[str, Any]:
+    return {"close": close.at.isoformat(), "fills": close.fills.isoformat(), "index": close.index, "phase": phase}
+
+
+def _remaining(books: Books) -> dict[str, Decimal]:
+    """By symbol, what open orders may still fill."""
+    left: dict[str, Decimal] = {}
+    for order in books.open():
+        left[order.symbol] = left.get(order.symbol, Decimal(0)) + order.remaining
+    return left
+
+
+def _exact(price: float) -> Decimal:
+    return Decimal(repr(price))

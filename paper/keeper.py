@@ -1,0 +1,147 @@
+"""Keeps the books: every look at the broker is booked in the transition that records it, and all must agree."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from decimal import Decimal
+
+from paper.books import Booked, Books, Fill, Mismatch, from_json, to_json
+from paper.broker import Account, Broker, Order
+from paper.journal import Journal, Step
+
+log = logging.getLogger(__name__)
+
+ROUNDING = Decimal("0.01")  # of cash, for each fill: brokers round what they book
+PRECISION = Decimal("1e-9")  # of equity
+LOOKS = 5  # until two accounts that do not agree are taken to be apart: one may be ahead of the other for a moment
+PAUSE = 0.3  # seconds between them
+ACTIVITY = "activity"
+
+
+class Keeper:
+    """The one who changes the books. `filled` is told of every fill once it is on the disk."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        journal: Journal,
+        symbols: Sequence[str],
+        filled: Callable[[Fill], None] = lambda fill: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.broker, self.journal, self.symbols, self.filled, self.sleep = broker, journal, symbols, filled, sleep
+        tree = journal.get("books")
+        self.books: Books | None = None if tree is None else from_json(tree)
+        self.views: dict[str, Order] = {}  # as each was seen last
+        self.average_prices: dict[str, Decimal] = {}  # of positions, by the broker
+        self._fills = 0  # since the books were found to agree
+
+    def begin(self) -> None:
+        """At the first start the broker's account is where the books begin; later, they must explain it."""
+        if self.books is None:
+            self._adopt()
+        self.agree()
+
+    def keep(self, step: Step, books: Books) -> None:
+        step.set("books", to_json(books))
+        self.books = books
+
+    def now(self) -> Books:
+        assert self.books is not None, "the books are not begun"
+        return self.books
+
+    def book(self, view: Order) -> None:
+        """After a look at one of our orders: nothing is written where nothing is new."""
+        before = self.now()
+        self.views[view.id] = view
+        books, fill = before.seen(view)
+        if books.orders[view.id] == before.orders[view.id]:
+            return
+        with self.journal.transition() as step:
+            if fill:
+                step.write("fill", fill)
+            step.write("order", {"broker": view.broker_id, **_told(books.orders[view.id])})
+            self.keep(step, books)
+        if fill:
+            self._fills += 1
+            self.filled(fill)
+
+    def mark(self, order: Booked, kind: str, body: dict[str, object] | None = None) -> None:
+        """An order of ours moved on by what we did, not by what the broker said."""
+        with self.journal.transition() as step:
+            step.write(kind, {**_told(order), **(body or {})})
+            self.keep(step, self.now().with_order(order))
+
+    def sweep(self) -> None:
+        """Look at every order that may still change. One that the broker does not have may not have reached it yet."""
+        for order in [*self.now().open()]:
+            if order.status == "intent":
+                continue
+            view = self.broker.order(order.id)
+            if view is not None:
+                self.book(view)
+            elif order.status != "sent":
+                raise Mismatch(f"order {order.id}: was {order.status} at the broker, which does not have it any more")
+
+    def agree(self) -> Account:
+        """Sweep, book what else happened, and compare: raises Mismatch where something is left."""
+        for look in range(LOOKS):
+            self.sweep()
+            self._book_activities()
+            account, apart = self._compare()
+            if not apart:
+                self._fills = 0
+                return account
+            if look + 1 < LOOKS:
+                self.sleep(PAUSE * 2**look)
+        raise Mismatch("; ".join(apart))
+
+    def _book_activities(self) -> None:
+        for activity in self.broker.activities(self.now().activity):
+            with self.journal.transition() as step:
+                step.write(ACTIVITY, activity)
+                self.keep(step, self.now().after(activity))
+
+    def _compare(self) -> tuple[Account, list[str]]:
+        books = self.now()
+        ours = {order.id for order in books.orders.values()}
+        apart = [f"order {o.id} at the broker is not ours" for o in self.broker.open_orders() if o.id not in ours]
+        positions = self.broker.positions()
+        self.average_prices = {symbol: held.average_price for symbol, held in positions.items()}
+        there = {symbol: held.quantity for symbol, held in positions.items() if held.quantity}
+        for symbol in sorted({*there, *books.positions}):
+            have, should = there.get(symbol, Decimal(0)), books.positions.get(symbol, Decimal(0))
+            if have != should:
+                apart.append(f"{symbol}: the broker has {have}, the books {should}")
+        account = self.broker.account()
+        off = account.cash - books.cash
+        if abs(off) > ROUNDING * self._fills + PRECISION * abs(account.equity) + ROUNDING:
+            apart.append(f"cash: the broker has {account.cash}, the books {books.cash}")
+        elif off and not apart:
+            self._round(account.cash, off)
+        return account, apart
+
+    def _round(self, cash: Decimal, off: Decimal) -> None:
+        with self.journal.transition() as step:
+            step.write("rounding", {"cash": cash, "off": off})
+            self.keep(step, replace(self.now(), cash=cash))
+
+    def _adopt(self) -> None:
+        positions = {symbol: held.quantity for symbol, held in self.broker.positions().items() if held.quantity}
+        if strangers := sorted(set(positions) - set(self.symbols)):
+            raise Mismatch(f"the account holds {', '.join(strangers[:5])}, which the ensemble does not trade: sell it")
+        if orders := self.broker.open_orders():
+            raise Mismatch(f"the account has {len(orders)} open orders that are not ours: cancel them")
+        account = self.broker.account()
+        known = self.broker.activities("")
+        books = Books(account.cash, positions, {}, known[-1].id if known else "")
+        with self.journal.transition() as step:
+            step.write("opening", to_json(books))
+            self.keep(step, books)
+
+
+def _told(order: Booked) -> dict[str, object]:
+    return {name: value for name, value in vars(order).items() if value != ""}

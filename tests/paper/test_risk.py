@@ -1,0 +1,502 @@
+"""The risk engine, limit by limit, worked by hand: what is at a limit passes, what is beyond it does not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kit.config import build
+from kit.errors import UserError
+from paper.exposure import Book, value_at_risk
+from paper.limits import Limits
+from paper.risk import Proposed, Ruling, State, check, distances, watch
+
+NOW = datetime(2024, 3, 5, 21, tzinfo=UTC)
+WHOLE = Decimal(1)
+OFF = {field.name: None for field in fields(Limits) if field.name != "var_bars"}
+RETURNS = np.random.default_rng(3).normal(0.0005, 0.01, (300, 4))
+
+
+def only(**limits: Any) -> Limits:
+    """All limits off but these."""
+    return Limits(**(OFF | limits))
+
+
+def book(cash: float = 0.0, traded: float = 0.0, **positions: int | str) -> Book:
+    """100,000 in all, at 100 each; what is neither held nor in cash lies in Z."""
+    held = {symbol: Decimal(quantity) for symbol, quantity in positions.items()}
+    rest = (100_000 - Decimal(cash)) / 100 - sum(held.values())
+    prices = dict.fromkeys("ABCZ", 100.0)
+    return Book(
+        equity=100_000.0,
+        cash=cash,
+        positions=held | ({"Z": rest} if rest else {}),
+        prices=prices,
+        day_start_equity=100_000.0,
+        peak_equity=100_000.0,
+        average_prices=prices,
+        traded_today=traded,
+        symbols=tuple("ABCZ"),
+        returns=RETURNS,
+    )
+
+
+def order(symbol: str, quantity: int | str, price: float = 100.0, forced: bool = False) -> Proposed:
+    return Proposed(symbol, Decimal(quantity), price, forced)
+
+
+def rule(held: Book, limits: Limits, *orders: Proposed, state: State = State.ACTIVE) -> list[Ruling]:
+    rulings = check(orders, held, limits, state, NOW, WHOLE)
+    for asked, ruling in zip(orders, rulings):
+        assert (ruling.quantity == asked.quantity) == (not ruling.findings)
+    return rulings
+
+
+def allowed(held: Book, limits: Limits, *orders: Proposed, state: State = State.ACTIVE) -> list[int]:
+    return [int(ruling.quantity) for ruling in rule(held, limits, *orders, state=state)]
+
+
+def named(ruling: Ruling) -> list[tuple[str, str]]:
+    return [(finding.limit, finding.action) for finding in ruling.findings]
+
+
+# -- each limit, by hand
+
+
+@pytest.mark.parametrize(("quantity", "passes"), [(300, 300), (301, 300), (-300, -300), (-301, -300)])
+def test_a_position_may_come_to_its_limit_and_no_farther(quantity: int, passes: int) -> None:
+    assert allowed(book(100_000), only(per_name=0.3), order("A", quantity)) == [passes]
+
+
+def test_the_limit_per_name_counts_what_is_held_and_what_is_on_order() -> None:
+    held = replace(book(80_000, A=200), open_orders={"A": Decimal(50)})
+    assert allowed(held, only(per_name=0.3), order("A", 80)) == [50]
+
+
+def test_a_position_past_its_limit_may_shrink_and_may_not_grow() -> None:
+    limits, held = only(per_name=0.3), book(A=500)
+    assert allowed(held, limits, order("A", 1)) == [0]
+    assert allowed(held, limits, order("A", -100)) == [-100]
+
+
+def test_an_order_through_zero_is_bound_on_the_other_side() -> None:
+    assert allowed(book(A=200), only(per_name=0.3), order("A", -600)) == [-500]
+
+
+def test_a_clipped_order_says_which_limit_and_by_how_much() -> None:
+    (ruling,) = rule(book(100_000), only(per_name=0.3), order("A", 400))
+    (finding,) = ruling.findings
+    assert (finding.limit, finding.action, finding.value, finding.bound) == ("per_name", "clip", 40_000, 30_000)
+    assert finding.why == "A: an order of 40000.00, per_name leaves room for 30000.00"
+
+
+def test_clipping_rounds_toward_zero_to_a_step() -> None:
+    held = replace(book(100_000), prices={"A": 70.0})  # 30,000 / 70 = 428.5714285714...
+    orders = [order("A", 1000, price=70.0)]
+    for step, passes in (("1", "428"), ("0.25", "428.5"), ("0.000000001", "428.571428571")):
+        (ruling,) = check(orders, held, only(per_name=0.3), State.ACTIVE, NOW, Decimal(step))
+        assert ruling.quantity == Decimal(passes)
+
+
+def test_what_is_less_than_a_step_is_vetoed() -> None:
+    (ruling,) = rule(book(100_000), only(order_notional=99.0), order("A", 5))
+    assert ruling.quantity == 0
+    assert named(ruling) == [("order_notional", "veto")]
+
+
+@pytest.mark.parametrize(("quantity", "passes"), [(100, 100), (101, 100), (-101, -100)])
+def test_one_order_may_come_to_so_much_money(quantity: int, passes: int) -> None:
+    assert allowed(book(100_000), only(order_notional=10_000), order("A", quantity)) == [passes]
+
+
+def test_gross_counts_longs_and_shorts() -> None:
+    held = book(100_000, A=300, Z=-300)
+    assert allowed(held, only(gross=1.0), order("B", 400)) == [400]
+    assert allowed(held, only(gross=1.0), order("B", 401)) == [400]
+    assert allowed(held, only(gross=1.0), order("B", -401)) == [-400]
+
+
+def test_orders_beyond_gross_are_shrunk_in_equal_proportion() -> None:
+    limits = only(gross=1.0)  # 500 of 1000 fit
+    rulings = rule(book(50_000), limits, order("A", 600), order("B", 400))
+    assert [int(ruling.quantity) for ruling in rulings] == [300, 200]
+    assert [named(ruling) for ruling in rulings] == [[("gross", "clip")]] * 2
+    assert rulings[0].findings[0].value == 1.5
+    assert rulings[0].findings[0].bound == 1.0
+
+
+def test_a_whole_exchange_of_the_portfolio_passes_in_any_order() -> None:
+    sale, purchase = order("Z", -1000), order("A", 1000)
+    for orders in ((sale, purchase), (purchase, sale)):
+        assert sorted(allowed(book(), Limits(), *orders)) == [-1000, 1000]
+
+
+def test_what_reduces_passes_in_full_before_the_rest_is_clipped() -> None:
+    assert allowed(book(), only(gross=1.0), order("A", 1000), order("Z", -500)) == [500, -500]
+
+
+def test_open_orders_count_as_filled_to_the_worse() -> None:
+    selling = replace(book(), open_orders={"Z": Decimal(-1000)})  # it may never fill: there is no room yet
+    assert allowed(selling, only(gross=1.0), order("A", 1000)) == [0]
+    buying = replace(book(50_000), open_orders={"A": Decimal(400)})
+    assert allowed(buying, only(gross=1.0), order("B", 200)) == [100]
+    assert allowed(buying, only(min_cash=0.0), order("B", 200)) == [100]
+    assert allowed(buying, only(turnover=0.5), order("B", 200)) == [100]
+
+
+def test_a_book_past_a_limit_may_come_nearer_or_stay_but_not_go_farther() -> None:
+    held, limits = book(-30_000, A=300), only(gross=1.0)  # 1.3
+    assert allowed(held, limits, order("A", -100), order("B", 100)) == [-100, 100]
+    assert allowed(held, limits, order("A", -100), order("B", 101)) == [-100, 100]
+    assert allowed(held, limits, order("B", 1)) == [0]
+
+
+def test_net_is_bound_above_and_below() -> None:
+    held = book(100_000, A=300, Z=-300)
+    limits = only(net_low=-0.1, net_high=0.2)
+    assert allowed(held, limits, order("B", 200)) == [200]
+    assert allowed(held, limits, order("B", 201)) == [200]
+    assert allowed(held, limits, order("B", -100)) == [-100]
+    (ruling,) = rule(held, limits, order("B", -101))
+    assert ruling.quantity == -100
+    assert (ruling.findings[0].limit, ruling.findings[0].value, ruling.findings[0].bound) == ("net_low", -0.101, -0.1)
+
+
+def test_a_neutral_book_may_be_exchanged_though_either_half_alone_would_pass_net() -> None:
+    held, limits = book(100_000, A=500, Z=-500), only(net_low=-0.1, net_high=0.1, gross=1.0)
+    orders = [order("A", -500), order("Z", 500), order("B", 500), order("C", -500)]
+    assert allowed(held, limits, *orders) == [-500, 500, 500, -500]
+    assert allowed(held, limits, *orders[:1]) == [-100]  # what reduces can be too much as well
+
+
+def test_leverage_counts_what_is_owned_on_credit() -> None:
+    held = book(20_000)  # 800 in Z; 200 more take the cash, 100 more are borrowed
+    assert allowed(held, only(leverage=1.1), order("A", 300)) == [300]
+    assert allowed(held, only(leverage=1.1), order("A", 301)) == [300]
+    assert allowed(book(), only(leverage=1.2), order("A", -201)) == [-200]  # borrowed shares
+
+
+def test_orders_leave_the_least_cash() -> None:
+    limits = only(min_cash=0.1)
+    assert allowed(book(30_000), limits, order("A", 200)) == [200]
+    assert allowed(book(30_000), limits, order("A", 201)) == [200]
+    assert allowed(book(30_000), limits, order("A", 400), order("Z", -100)) == [300, -100]
+    assert rule(book(30_000), limits, order("A", 201))[0].findings[0].bound == 0.1
+
+
+def test_turnover_counts_the_day_and_goes_to_what_reduces_first() -> None:
+    held, limits = book(50_000, traded=150_000), only(turnover=2.0)
+    assert allowed(held, limits, order("A", 300), order("Z", -200)) == [300, -200]
+    assert allowed(held, limits, order("A", 300), order("Z", -300)) == [200, -300]
+    assert allowed(held, limits, order("A", 300), order("Z", -400)) == [100, -400]
+    assert allowed(book(traded=150_000), limits, order("A", 300), order("Z", -600)) == [0, -500]
+
+
+@pytest.mark.parametrize(("price", "passes"), [(110.0, 5), (110.01, 0), (90.0, 5), (89.99, 0)])
+def test_an_order_whose_price_is_no_longer_so_is_vetoed(price: float, passes: int) -> None:
+    assert allowed(book(100_000), only(collar=0.1), order("A", 5, price)) == [passes]
+
+
+def test_the_order_rate_counts_a_minute_and_lets_what_reduces_go_first() -> None:
+    ages = [60.0, 59.9, 30.0, -5.0]  # seconds; the first is out of the minute, the last by a clock ahead
+    held = replace(book(50_000), order_times=[NOW - timedelta(seconds=age) for age in ages])
+    orders = [order("A", 1), order("B", 1), order("Z", -1)]
+    assert allowed(held, only(orders_per_minute=6), *orders) == [1, 1, -1]
+    assert allowed(held, only(orders_per_minute=5), *orders) == [1, 0, -1]
+    assert allowed(held, only(orders_per_minute=4), *orders) == [0, 0, -1]
+    assert allowed(held, only(orders_per_minute=3), *orders) == [0, 0, 0]
+
+
+def test_an_order_may_meet_two_limits() -> None:
+    (ruling,) = rule(book(50_000), only(order_notional=60_000, gross=1.0), order("A", 700))
+    assert (int(ruling.quantity), named(ruling)) == (500, [("order_notional", "clip"), ("gross", "clip")])
+
+
+# -- value at risk
+
+
+def test_value_at_risk_is_the_worse_of_quantile_and_normal() -> None:
+    weights = np.array([0.5, 0.3, -0.2, 0.0])
+    profits = RETURNS[-250:] @ weights
+    historical = -np.percentile(profits, 5)
+    normal = -NormalDist(profits.mean(), profits.std(ddof=1)).inv_cdf(0.05)
+    assert value_at_risk(dict(zip("ABCZ", weights)), book(), 250) == pytest.approx(max(historical, normal), rel=1e-12)
+
+
+def test_either_half_of_value_at_risk_may_be_the_worse() -> None:
+    calm = np.full((100, 1), 0.001)
+    crash, skewed = calm.copy(), calm.copy()
+    crash[-1] = -0.5  # one in a hundred: beyond the quantile, but the deviation knows
+    skewed[::16] = -0.1  # seven in a hundred: the quantile is all of it
+    for returns in (crash, skewed):
+        held = replace(book(), symbols=("A",), returns=returns)
+        profits = returns[:, 0]
+        halves = -np.percentile(profits, 5), 1.6448536269514722 * profits.std(ddof=1) - profits.mean()
+        assert value_at_risk({"A": 1.0}, held, 100) == pytest.approx(max(halves), rel=1e-12)
+        assert (halves[0] > halves[1]) == (returns is skewed)
+
+
+def test_value_at_risk_counts_the_newest_bars_that_all_names_have() -> None:
+    returns = RETURNS.copy()
+    returns[-7, 1] = np.nan
+    held, weights = replace(book(), returns=returns), {"A": 0.5, "B": 0.5}
+    newest = np.delete(RETURNS[-40:], 40 - 7, axis=0)
+    expected = value_at_risk(weights, replace(book(), returns=newest), 40)
+    assert value_at_risk(weights, held, 40) == expected
+    assert value_at_risk({"A": 0.5, "B": 0.0}, held, 40) != value_at_risk({"A": 0.5, "B": 0.0}, held, 39)
+
+
+def test_value_at_risk_of_a_day_grows_with_the_root_of_its_bars() -> None:
+    hourly = replace(book(), bars_per_day=9.0)
+    assert value_at_risk({"A": 1.0}, hourly, 250) == pytest.approx(3 * value_at_risk({"A": 1.0}, book(), 250))
+
+
+def test_value_at_risk_of_nothing_is_nothing_and_of_the_unknown_without_bound() -> None:
+    assert value_at_risk({"A": 0.0}, book(), 250) == 0.0
+    assert value_at_risk({"X": 0.1}, book(), 250) == math.inf
+    assert value_at_risk({"A": 0.1}, replace(book(), returns=RETURNS[:20]), 250) < 1
+    assert value_at_risk({"A": 0.1}, replace(book(), returns=RETURNS[:19]), 250) == math.inf
+
+
+def test_orders_stay_under_the_value_at_risk() -> None:
+    of_all = value_at_risk({"A": 1.0}, book(), 250)
+    fits = int(1000 * 0.01 / of_all)  # of 1000 shares, which are all of equity
+    assert 0 < fits < 1000
+    held, limits = book(100_000), only(var=0.01)
+    assert allowed(held, limits, order("A", fits)) == [fits]
+    assert allowed(held, limits, order("A", fits + 1)) == [fits]
+    (ruling,) = rule(held, limits, order("A", 1000))
+    assert named(ruling) == [("var", "clip")]
+    assert ruling.findings[0].value == pytest.approx(of_all)
+
+
+def test_a_name_without_history_is_vetoed_and_leaves_the_others_be() -> None:
+    held = replace(book(100_000), symbols=tuple("AZ"), returns=RETURNS[:, :2])
+    rulings = rule(held, only(var=0.1), order("A", 100), order("B", 100))
+    assert [int(ruling.quantity) for ruling in rulings] == [100, 0]
+    assert named(rulings[1]) == [("var", "veto")]
+
+
+def test_names_whose_histories_do_not_meet_are_vetoed_together() -> None:
+    returns = RETURNS[:40].copy()
+    returns[:20, 0] = returns[20:, 1] = np.nan
+    held = replace(book(100_000), returns=returns)
+    rulings = rule(held, only(var=0.1), order("A", 100), order("B", 100))
+    assert [ruling.quantity for ruling in rulings] == [0, 0]
+    assert rulings[0].findings[0].why == "A: var would not be known"
+    assert rulings[0].findings[0].value is None
+
+
+# -- states
+
+
+@pytest.mark.parametrize("state", [State.REDUCING, State.HALTED])
+def test_a_restricted_desk_only_reduces_up_to_zero_and_no_limit_holds_that_up(state: State) -> None:
+    held = book(traded=1e9, A=300, B=-200)
+    none = Limits(order_notional=1.0, turnover=0.001, collar=0.0001, orders_per_minute=1)
+    orders = [order("A", -301, price=150.0), order("B", 150), order("Z", 1), order("C", -1)]
+    rulings = rule(held, none, *orders, state=state)
+    assert [int(ruling.quantity) for ruling in rulings] == [-300, 150, 0, 0]
+    assert [named(ruling) for ruling in rulings] == [[("state", "clip")], [], [("state", "veto")], [("state", "veto")]]
+    assert rulings[2].findings[0].why == f"Z: the desk is {state}: orders may only reduce"
+
+
+def test_what_is_being_sold_already_cannot_be_sold_again() -> None:
+    held = replace(book(A=300, B=-300), open_orders={"A": Decimal(-200), "B": Decimal(300)})
+    assert allowed(held, Limits(), order("A", -300), order("B", 1), state=State.REDUCING) == [-100, 0]
+    grown = replace(book(A=300), open_orders={"A": Decimal(200)})  # the purchase may not come
+    assert allowed(grown, Limits(), order("A", -400), state=State.REDUCING) == [-300]
+
+
+def test_a_forced_order_reduces_whatever_the_limits_and_never_more() -> None:
+    held, tight = book(traded=1e9, A=300), Limits(order_notional=1.0, orders_per_minute=1)
+    sale = order("A", -301, price=math.nan, forced=True)
+    (ruling,) = rule(held, tight, sale)
+    assert (int(ruling.quantity), named(ruling)) == (-300, [("forced", "clip")])
+    assert allowed(held, tight, order("B", 10, forced=True)) == [0]
+
+
+def test_a_forced_order_takes_its_place_in_the_order_rate() -> None:
+    orders = [order("Z", -10, forced=True), order("A", 1), order("B", 1)]
+    assert allowed(book(50_000), only(orders_per_minute=2), *orders) == [-10, 1, 0]
+
+
+# -- failing closed
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"equity": math.nan}, "equity = nan: expected money above 0"),
+        ({"equity": 0.0}, "equity = 0.0: expected money above 0"),
+        ({"equity": -1.0}, "equity = -1.0: expected money above 0"),
+        ({"peak_equity": math.inf}, "peak_equity = inf: expected money above 0"),
+        ({"day_start_equity": 0.0}, "day_start_equity = 0.0: expected money above 0"),
+        ({"cash": math.nan}, "cash = nan: expected money"),
+        ({"traded_today": math.nan}, "traded_today = nan: expected money"),
+        ({"prices": {"A": 100.0}}, "Z: its last quote is None, and it is held or on order"),
+        ({"prices": {"A": 100.0, "Z": math.nan}}, "Z: its last quote is nan, and it is held or on order"),
+        ({"open_orders": {"Q": Decimal(1)}}, "Q: its last quote is None, and it is held or on order"),
+        ({"open_orders": {"B": Decimal("NaN")}}, "B = NaN: expected a quantity, held or on order"),
+        ({"average_prices": {"A": 0.0}}, "A: its average price is 0.0, and it is held"),
+        (
+            {"symbols": ("A",), "returns": RETURNS[:, :1]},
+            "the value at risk is not known: fewer than 20 bars have a return of all that is held",
+        ),
+    ],
+)
+def test_a_book_that_cannot_be_valued_may_only_be_reduced(change: dict[str, Any], why: str) -> None:
+    held, limits = replace(book(50_000, A=300), **change), Limits(stop_loss=0.5)
+    rulings = rule(held, limits, order("A", -300), order("B", 1))
+    assert [int(ruling.quantity) for ruling in rulings] == [-300, 0]
+    assert [named(ruling) for ruling in rulings] == [[], [("book", "veto")]]
+    assert rulings[1].findings[0].why == f"B: {why}: orders may only reduce"
+    assert "book" in {breach.limit for breach in watch(held, limits)}
+
+
+def test_a_position_of_unknown_size_cannot_be_reduced() -> None:
+    held = replace(book(100_000), positions={"A": Decimal("NaN"), "B": Decimal(10)})
+    assert allowed(held, Limits(), order("A", -1), order("B", -1)) == [0, -1]
+
+
+@pytest.mark.parametrize(
+    ("bad", "limit"),
+    [
+        (order("X", 1), "price"),  # unknown
+        (order("A", 1, price=math.nan), "price"),
+        (order("A", 1, price=0.0), "price"),
+        (order("A", 1, price=math.inf), "price"),
+        (order("A", "NaN"), "quantity"),
+        (order("A", "Infinity"), "quantity"),
+    ],
+)
+def test_an_order_that_makes_no_sense_is_vetoed_alone(bad: Proposed, limit: str) -> None:
+    rulings = rule(book(100_000), only(), bad, order("B", 7))
+    assert [int(ruling.quantity) for ruling in rulings] == [0, 7]
+    assert named(rulings[0]) == [(limit, "veto")]
+
+
+def test_a_second_order_for_a_symbol_is_vetoed() -> None:
+    rulings = rule(book(100_000), only(), order("A", 5), order("A", 5))
+    assert [named(ruling) for ruling in rulings] == [[], [("repeated", "veto")]]
+
+
+# -- the watch
+
+
+def breaches(held: Book, limits: Limits) -> list[tuple[str, State | None, str]]:
+    return [(breach.limit, breach.state, breach.symbol) for breach in watch(held, limits)]
+
+
+@pytest.mark.parametrize(
+    ("limits", "at", "beyond", "state"),
+    [
+        (only(daily_loss=0.1), {"day_start_equity": 111_111.0}, {"day_start_equity": 111_112.0}, State.HALTED),
+        (only(drawdown=0.2), {"peak_equity": 125_000.0}, {"peak_equity": 125_000.01}, State.HALTED),
+        (only(turnover=1.5), {"traded_today": 150_000.0}, {"traded_today": 150_000.01}, None),
+        (only(min_cash=0.1), {"cash": 10_000.0}, {"cash": 9_999.99}, None),
+        (only(gross=1.0), {}, {"prices": {"Z": 100.01}}, State.REDUCING),
+        (only(net_high=1.0), {}, {"prices": {"Z": 100.01}}, State.REDUCING),
+        (only(leverage=1.0), {}, {"cash": 0.01}, State.REDUCING),
+        (only(net_low=-0.5), {"positions": {"Z": Decimal(-500)}}, {"positions": {"Z": Decimal(-501)}}, State.REDUCING),
+    ],
+)
+def test_the_watch_sees_what_is_beyond_a_limit_and_says_what_follows(
+    limits: Limits, at: dict[str, Any], beyond: dict[str, Any], state: State | None
+) -> None:
+    assert watch(replace(book(), **at), limits) == []
+    ((limit, follows, _),) = breaches(replace(book(), **beyond), limits)
+    assert getattr(limits, limit) is not None
+    assert follows == state
+
+
+def test_a_loss_is_measured_from_the_highest_equity_even_if_that_is_now() -> None:
+    assert watch(replace(book(), peak_equity=90_000.0), only(drawdown=0.01)) == []
+
+
+def test_the_watch_names_the_position_that_is_too_large() -> None:
+    assert breaches(book(A=400, B=300), only(per_name=0.3)) == [("per_name", None, "A")]
+
+
+def test_the_watch_sees_the_value_at_risk() -> None:
+    now = value_at_risk({"Z": 1.0}, book(), 250)
+    assert breaches(book(), only(var=now * 1.001)) == []
+    assert breaches(book(), only(var=now * 0.999)) == [("var", State.REDUCING, "")]
+
+
+@pytest.mark.parametrize(("held", "at", "beyond"), [(300, 80.0, 79.99), (-300, 120.0, 120.01)])
+def test_a_stop_loss_names_the_position_to_flatten(held: int, at: float, beyond: float) -> None:
+    limits = only(stop_loss=0.2)
+    for price, expected in ((at, []), (beyond, [("stop_loss", None, "A")]), (100.0, [])):
+        position = book(A=held)
+        assert breaches(replace(position, prices=position.prices | {"A": price}), limits) == expected
+
+
+def test_open_orders_do_not_alarm_the_watch() -> None:
+    held = replace(book(), open_orders={"A": Decimal(1000), "Z": Decimal(-1000)})
+    assert watch(held, Limits()) == []
+
+
+def test_ruin_halts_and_a_missing_quote_does_not() -> None:
+    assert ("book", State.HALTED, "") in breaches(replace(book(), equity=0.0), Limits())
+    assert breaches(replace(book(), prices={}), Limits()) == [("book", None, "")]
+    assert breaches(replace(book(), equity=math.nan), Limits()) == [("book", None, "")]
+
+
+def test_losses_halt_even_where_the_positions_cannot_be_valued() -> None:
+    held = replace(book(), prices={}, day_start_equity=200_000.0)
+    assert breaches(held, only(daily_loss=0.4)) == [("book", None, ""), ("daily_loss", State.HALTED, "")]
+
+
+def test_distances_say_how_much_of_each_limit_is_used() -> None:
+    held = replace(
+        book(25_000, traded=50_000, A=300, B=150),
+        day_start_equity=125_000.0,
+        peak_equity=200_000.0,
+        average_prices={"A": 125.0, "B": 50.0, "Z": 100.0},
+    )
+    limits = Limits(min_cash=0.0, stop_loss=0.8, var=None)
+    told = {d.name: (d.value, d.limit, d.used, d.symbol) for d in distances(held, limits)}
+    assert told == {
+        "daily_loss": (0.2, 0.15, pytest.approx(4 / 3), ""),
+        "drawdown": (0.5, 0.35, pytest.approx(10 / 7), ""),
+        "gross": (0.75, 1.1, pytest.approx(75 / 110), ""),
+        "net_low": (0.75, -0.1, 0.0, ""),
+        "net_high": (0.75, 1.1, pytest.approx(75 / 110), ""),
+        "leverage": (1.0, 1.1, pytest.approx(10 / 11), ""),
+        "min_cash": (0.25, 0.0, 0.75, ""),
+        "turnover": (0.5, 2.0, 0.25, ""),
+        "per_name": (0.3, 1.0, 0.3, "A"),  # as much as Z, which comes later
+        "stop_loss": (0.2, 0.8, 0.25, "A"),
+    }
+
+
+def test_distances_and_the_watch_agree() -> None:
+    held = book(-30_000, A=600)
+    passed = {d.name for d in distances(held, Limits(per_name=0.5)) if d.used > 1}
+    assert passed == {breach.limit for breach in watch(held, Limits(per_name=0.5))}
+    assert passed == {"per_name", "gross", "net_high", "leverage"}
+
+
+# -- settings
+
+
+def test_limits_are_read_strictly_and_null_turns_one_off() -> None:
+    assert build(Limits, {"per_name": None, "collar": "5e-2"}) == Limits(per_name=None, collar=0.05)
+    for name, value in (("net_low", 0.1), ("leverage", 0.9), ("drawdown", 1.0), ("var_bars", 19), ("gross", -1.0)):
+        with pytest.raises(UserError, match=f"{name} = {value}: must be"):
+            build(Limits, {name: value})
+
+
+@pytest.mark.parametrize("field", [field for field in fields(Limits) if field.name != "var_bars"])
+def test_the_defaults_are_within_their_bounds_and_explained(field: Any) -> None:
+    assert field.metadata["help"]
+    if field.default is not None:
+        assert build(Limits, {field.name: field.default}) == Limits()
