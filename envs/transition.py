@@ -107,7 +107,7 @@ def transition(market: MarketTensors, state: State, weights: torch.Tensor) -> tu
     cash = state.weights[:, -1]
     at_hand = torch.add(cash, book.sold, alpha=1.0 - costs.linear) - book.sold_beyond
     needed = torch.add(book.bought_beyond, book.bought, alpha=1.0 + costs.linear)
-    scale = (at_hand / needed.clamp_min(_NO_TRADE)).clamp(0.0, 1.0)
+    scale = buy_scale(at_hand, needed)
     if market.lot is None:
         trades = torch.addcmul(trades, book.buys, (scale - 1.0).unsqueeze(1))
         book = _scale_buys(book, scale)
@@ -141,6 +141,19 @@ def transition(market: MarketTensors, state: State, weights: torch.Tensor) -> tu
     rates = Rates(costs.commission_bp * charged, costs.half_spread_bp * charged, market.interest)
     paid = Costs(book.bought, book.sold, book.bought_beyond, book.sold_beyond, fee, left, rates)
     return after, growth.log(), paid
+
+
+def trade_costs(market: MarketTensors, state: State, trades: torch.Tensor) -> torch.Tensor:  # [N, A+1] -> [N, A+1]
+    """What each trade costs, at fill prices: what `transition` charges in sums, for who books them one by one."""
+    rate = market.trading.costs.linear
+    impacts = _impacts(market.quote(state.bar).impact, trades).abs() * state.wealth.sqrt().unsqueeze(1)
+    proportional = trades.abs() * (rate if market.extra is None else rate + market.extra.index_select(0, state.bar))
+    return impacts + proportional
+
+
+def buy_scale(at_hand: torch.Tensor, needed: torch.Tensor) -> torch.Tensor:  # [N], [N] -> [N]
+    """The share of what was ordered that the cash at hand buys, its costs included."""
+    return (at_hand / needed.clamp_min(_NO_TRADE)).clamp(0.0, 1.0)
 
 
 class _Book(NamedTuple):

@@ -22,6 +22,7 @@ EXAMPLES = """examples:
   export PODRACER_JOURNAL_KEY=$(openssl rand -hex 32) PODRACER_BOARD_TOKEN=$(openssl rand -hex 16)
   python -m paper exchange data.source.kind=synth port=8701 &      # a local Alpaca, in step with the desk
   python -m paper run configs/paper.yaml           # begins, or goes on where it was killed
+  python -m paper replay runs/demo/tournament      # all of it on this machine, over the hold-out of `make demo`
   python -m paper status runs/desk
   python -m paper kill runs/desk --reason 'earnings tonight'
   python -m paper reset runs/desk --reason 'looked at it'
@@ -52,6 +53,13 @@ def exchange(options: argparse.Namespace) -> None:
     from paper.exchange.run import serve_exchange
 
     serve_exchange(load(ExchangeConfig, options.target, options.settings))
+
+
+def replay(options: argparse.Namespace) -> int:
+    """A rehearsal: endpoint, local exchange and desk over the hold-out of a tournament, all on this machine."""
+    from paper.replay import replay as replayed
+
+    return replayed(options.run, options.settings, options.out, options.bars, options.pause)
 
 
 def status(options: argparse.Namespace) -> None:
@@ -133,15 +141,30 @@ def _parser() -> Command:
         made.set_defaults(do=do)
         return made
 
+    def configured(made: Command) -> None:
+        file = "YAML with settings (default: none)"
+        made.add_argument("target", type=file_or_setting, nargs="?", metavar="FILE", help=file)
+        made.add_argument("settings", nargs="*", metavar="key=value", help="settings that win over the file's")
+
     made = command(run, "run", "trade, from wherever it was left")
-    made.add_argument("target", type=file_or_setting, nargs="?", metavar="FILE", help="YAML with settings (default: none)")
+    made.add_argument(
+        "target", type=file_or_setting, nargs="?", metavar="FILE", help="YAML with settings (default: none)"
+    )
     made.add_argument("settings", nargs="*", metavar="key=value", help="settings that win over the file's")
     made.add_argument("--out", type=Path, metavar="FOLDER", help="the desk's folder (default: runs/NAME)")
     made.add_argument("--bars", type=int, metavar="N", help="stop after so many bars")
     made.add_argument("--debug", action="store_true", help="log everything that is asked and answered")
     made = command(exchange, "exchange", "a local Alpaca that replays bars")
-    made.add_argument("target", type=file_or_setting, nargs="?", metavar="FILE", help="YAML with settings (default: none)")
+    made.add_argument(
+        "target", type=file_or_setting, nargs="?", metavar="FILE", help="YAML with settings (default: none)"
+    )
     made.add_argument("settings", nargs="*", metavar="key=value", help="settings that win over the file's")
+    made = command(replay, "replay", "a rehearsal over a tournament's hold-out")
+    made.add_argument("run", type=Path, metavar="RUN", help="the folder of a tournament whose hold-out is open")
+    made.add_argument("settings", nargs="*", metavar="key=value", help="settings of the desk")
+    made.add_argument("--out", type=Path, metavar="FOLDER", help="(default: runs/replay-TIME)")
+    made.add_argument("--bars", type=int, metavar="N", help="stop after so many bars")
+    made.add_argument("--pause", type=float, default=0.0, metavar="S", help="seconds between bars, to watch")
     for do, name, help in (
         (status, "status", "how a desk stands"),
         (kill, "kill", "halt it"),

@@ -86,6 +86,7 @@ class PaperConfig:
     limits: Limits = setting(Limits())
     alerts: AlertConfig = setting(AlertConfig())
     watch: float = setting(15.0, above=0, help="seconds between looks at orders, limits and the kill switch")
+    pause: float = setting(0.0, low=0, help="seconds between bars in lock-step, for somebody who watches")
     host: str = setting("127.0.0.1", help="where the dashboard listens")
     port: int = setting(8702, low=0, high=65535, help="of the dashboard; 0: any free one")
     wandb: Literal["disabled", "offline", "online"] = "disabled"

@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -111,13 +111,13 @@ class Desk:
         shown: Callable[[Desk], None] = lambda desk: None,
         handled: Callable[[Desk, float], None] = lambda desk, seconds: None,
         anchored: Callable[[Anchor], None] = lambda anchor: None,
-        asked_at: Callable[[Close], datetime] | None = None,  # default: the broker's clock
+        asked_at: Callable[[Close], datetime] = lambda close: datetime.now(UTC),
         sleep: Callable[[float], None] | None = None,
     ) -> None:
         self.config, self.ensemble, self.broker, self.client, self.pace = config, ensemble, broker, client, pace
         self.journal, self.guard, self.observed, self.alert, self.shown = journal, guard, observed, alert, shown
         self.handled, self.anchored = handled, anchored
-        self.asked_at = asked_at or (lambda close: broker.now())
+        self.asked_at = asked_at
         self.changed, self.stopping = threading.Event(), threading.Event()
         self.sleep = sleep or (lambda seconds: self.stopping.wait(seconds) and None)
         self.keeper = Keeper(broker, journal, ensemble.symbols)
@@ -134,6 +134,7 @@ class Desk:
         self.answer: Answer | None = None
         self.told: dict[str, Any] | None = None  # what the journal says of it; None: there was none
         self.decided_in = 0.0  # seconds, of the last decision
+        self.moment = datetime.now(UTC)  # of the last decision
         self.sent_at: deque[datetime] = deque(maxlen=SENDS)
 
     # -- from bar to bar
@@ -152,6 +153,8 @@ class Desk:
             if self._phase(close) == SETTLED:
                 done += 1
                 self.handled(self, time.perf_counter() - began)
+            if self.config.pause:
+                self.sleep(self.config.pause)
         return done
 
     def begin(self) -> None:
@@ -166,6 +169,7 @@ class Desk:
 
     def handle(self, close: Close) -> None:
         """One bar, from wherever it was left."""
+        self.moment = self.asked_at(close)
         if self._phase(close) == LOOKING:
             self._look_and_decide(close)
         if self._phase(close) == DECIDING:
@@ -239,6 +243,7 @@ class Desk:
         self.keeper.agree()
         panel = self.bars.upto(close.at)
         panel = with_columns(panel, self.observed, self.ensemble.observed, self.config.data.fresh)
+        self.moment = self.asked_at(close)
         seen = self.seen = self._see(panel, close)
         for breach in watch(seen.book, self.config.limits):
             self._heed(breach)
@@ -307,7 +312,7 @@ class Desk:
             Proposed(symbol, quantity, seen.prices[symbol], forced=symbol in self.guard.stopped)
             for symbol, quantity in quantities.items()
         ]
-        rulings = check(proposed, seen.book, self.config.limits, self.guard.state, close.at, smallest(config))
+        rulings = check(proposed, seen.book, self.config.limits, self.guard.state, self.moment, smallest(config))
         allowed = {ruling.symbol: ruling.quantity for ruling in rulings if ruling.quantity}
         found = requests(self.config.name, seen.panel.closes[-1], allowed)
         moment = close.at.isoformat()
@@ -320,7 +325,7 @@ class Desk:
         positions = {symbol: float(held) for symbol, held in books.positions.items()}
         peak = max(self.journal.get("peak", 0.0), seen.equity)
         portfolio = Portfolio(float(books.cash), positions, peak)
-        self.answer = self.client.actions(seen.panel, portfolio, self.asked_at(close), self.config.ensemble.version)
+        self.answer = self.client.actions(seen.panel, portfolio, self.moment, self.config.ensemble.version)
         self.decided_in = time.perf_counter() - began
         return self.answer
 
@@ -394,7 +399,7 @@ class Desk:
             self.keeper.mark(replace(order, status="canceled", reason=why), "withheld")
             return
         self.keeper.mark(replace(order, status="sent"), "sent")
-        self.sent_at.append(self.broker_time())
+        self.sent_at.append(self.moment)
         try:
             view = self.broker.submit(order.request)
         except Rejected as error:
@@ -477,15 +482,14 @@ class Desk:
     def look_around(self) -> None:
         """On a timer: the kill switch, and the limits at the last quotes."""
         self.guard.heed()
-        if self.seen is None:
-            return
-        try:
-            book = self._book(self.seen.panel, Close(self.broker_time(), self.broker_time()))
-        except BrokerError as error:
-            self.alert("broker", "warning", str(error))
-            return
-        for breach in watch(book, self.config.limits):
-            self._heed(breach)
+        if self.seen is not None:
+            try:
+                now = self.broker_time()
+                book = self._book(self.seen.panel, Close(now, now))
+                for breach in watch(book, self.config.limits):
+                    self._heed(breach)
+            except BrokerError as error:
+                self.alert("broker", "warning", str(error))
         self.shown(self)
 
     def _heed(self, breach: Breach) -> None:

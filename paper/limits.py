@@ -12,16 +12,15 @@ class Limits:
     """Shares are of equity unless said otherwise. At a limit is within it.
 
     The defaults suit an ensemble that is long only and borrows nothing, on daily bars: they stop what
-    such a desk never does, and let its own rebalancing be. A softmax over few names may well put
-    nearly all into one, so a name may have all of the equity, but nothing on credit; a full exchange
-    of the portfolio trades twice the equity; orders sized at a close and filled at another price miss
-    their sum by a little, for which gross, net and leverage leave a tenth. The two losses that halt
-    are somewhat worse than any that the Dow's thirty, held in equal parts, have had since 2010. Off
-    are `order_notional`, which depends on the desk's capital, and what the backtest does not know
-    of: `min_cash` and `stop_loss`.
+    such a desk never does, and let its own rebalancing be. A softmax over few names may put nearly all
+    into one, so a name may have all of the equity. Orders are sized at one price and filled at another,
+    so their sum misses by a little: per name, gross, net and leverage leave a tenth for that. A full
+    exchange of the portfolio trades twice the equity. The two losses that halt are somewhat worse than
+    any that the Dow's thirty, held in equal parts, had from 2010 to 2023. Off are `order_notional`, which
+    depends on the desk's capital, and what the backtest does not know of: `min_cash` and `stop_loss`.
     """
 
-    per_name: float | None = setting(1.0, above=0, help="largest position, long or short")
+    per_name: float | None = setting(1.1, above=0, help="largest position, long or short")
     gross: float | None = setting(1.1, above=0, help="longs plus shorts")
     net_low: float | None = setting(-0.1, below=0, help="longs less shorts, at least")
     net_high: float | None = setting(1.1, above=0, help="longs less shorts, at most")

@@ -105,7 +105,7 @@ def trade(config: PaperConfig, folder: Path, bars: int | None = None) -> int:
             alerts.alert,
             shown=shown,
             handled=handled,
-            asked_at=(lambda close: close.at) if local else None,
+            **({"asked_at": lambda close: close.at} if local else {}),
         )
         tqdm.write(f"dashboard {board.url}; journal {folder / JOURNAL}; Ctrl-C stops, the same command goes on")
         with _stopped_by_signals(desk, guard):

@@ -23,6 +23,7 @@ from envs.policy import Allocated, equal_weight
 from kit.config import to_dict
 from kit.errors import UserError
 from kit.files import hash_json, write_json
+from market.panel import Panel
 from podracer.provenance import created_by
 from tournament.arena import Arena
 from tournament.choose import Choice, choose, concatenated, walk_forward
@@ -177,16 +178,22 @@ def open_hold_out(run: Tournament, folder: Path, command: str, moment: str) -> V
     arena = run.arena
     if arena.folds.holdout.start >= arena.folds.holdout.stop:
         raise UserError("folds.holdout = 0: nothing was held out; expected a tournament with a hold-out")
-    loaded = bundle.load(folder / BUNDLE)
-    provenance = loaded.manifest.provenance
-    opening = {"at": moment, "command": command, "bundle": loaded.hash, "data": arena.panel.hash}
-    opening |= {"code": provenance.code, "configuration": provenance.configuration}
-    write_json(folder / OPENINGS, {"openings": [*openings(folder), {**opening, "bars": len(arena.panel)}]})
+    loaded = count_opening(folder, arena.panel, command, moment)
     market = loaded.market(arena.panel)
     ours, theirs = backtest([loaded.policy, equal_weight], market, arena.folds.holdout)
     found = judged(run.standings(), arena, (ours.returns - market.interest, theirs.returns - market.interest))
     write_json(folder / VERDICT, {"bundle": loaded.hash, "openings": len(openings(folder)), **found.to_dict()})
     return found
+
+
+def count_opening(folder: Path, panel: Panel, command: str, moment: str) -> bundle.Bundle:
+    """Written down before anything is computed on the bars that were held out."""
+    loaded = bundle.load(folder / BUNDLE)
+    provenance = loaded.manifest.provenance
+    opening = {"at": moment, "command": command, "bundle": loaded.hash, "data": panel.hash}
+    opening |= {"code": provenance.code, "configuration": provenance.configuration}
+    write_json(folder / OPENINGS, {"openings": [*openings(folder), {**opening, "bars": len(panel)}]})
+    return loaded
 
 
 def openings(folder: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,12 +21,11 @@ from market.bars import Bars
 from market.clock import DAY, bar_closes
 from market.panel import FIELDS
 from market.sources.cache import Cache, Rows, Stored, default_cache
-from market.sources.patience import Clock, make_patient
+from market.sources.patience import Clock, keys_if_any, make_patient, read_keys
 from market.sources.times import parse_moment
 
 log = logging.getLogger(__name__)
 
-KEYS = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
 SPELLINGS = {
     "open": "o", "high": "h", "low": "l", "close": "c", "volume": "v", "trade_count": "n", "vwap": "vw",
 }  # fmt: skip
@@ -120,10 +118,15 @@ class AlpacaSource:
         stands = rows.times + STANDS_AFTER[self.bar] if late is None else late
         keep = np.asarray(stands <= now)
         if self.asset_class == "stocks" and self.bar != "day" and self.hours == "regular":
-            local = pd.DatetimeIndex(rows.times).tz_localize("UTC").tz_convert(NEW_YORK)
-            minute = np.asarray(local.hour * 60 + local.minute)  # of the day there
-            keep &= (minute + SIZES[self.bar] // np.timedelta64(1, "m") > OPENS) & (minute < CLOSES)
+            keep &= in_regular_hours(rows.times, SIZES[self.bar])
         return rows.where(keep)
+
+
+def in_regular_hours(times: np.ndarray, size: np.timedelta64) -> np.ndarray:  # [R] -> [R] bool
+    """Whether intraday bars that start then touch New York's regular session."""
+    local = pd.DatetimeIndex(times).tz_localize("UTC").tz_convert(NEW_YORK)
+    minute = np.asarray(local.hour * 60 + local.minute)  # of the day there
+    return np.asarray((minute + size // np.timedelta64(1, "m") > OPENS) & (minute < CLOSES))
 
 
 class AlpacaBars(Bars):
@@ -248,7 +251,7 @@ def _connect(source: AlpacaSource, clock: Clock) -> Callable[..., dict[str, list
     from alpaca.data.timeframe import TimeFrame, TimeFrameUnit
 
     stocks = source.asset_class == "stocks"
-    key, secret = _keys(required=stocks)
+    key, secret = read_keys() if stocks else keys_if_any() or (None, None)
     client: Any = (StockHistoricalDataClient if stocks else CryptoHistoricalDataClient)(
         key, secret, raw_data=True, url_override=source.url
     )
@@ -264,17 +267,6 @@ def _connect(source: AlpacaSource, clock: Clock) -> Callable[..., dict[str, list
         return client.get_crypto_bars(CryptoBarsRequest(**span))
 
     return call
-
-
-def _keys(required: bool) -> tuple[str | None, str | None]:
-    values = [os.environ.get(name, "").strip() for name in KEYS]
-    lacking = [name for name, value in zip(KEYS, values, strict=True) if not value]
-    if required and lacking:
-        raise UserError(f"{' and '.join(lacking)}: not set in the environment; Alpaca gives you both with an account")
-    for name, value in zip(KEYS, values, strict=True):
-        if not (value.isascii() and value.isprintable()) or " " in value:
-            raise UserError(f"{name}: holds characters that no key has; copy it again")
-    return (None, None) if lacking else (values[0], values[1])
 
 
 def _moment(time: np.datetime64) -> datetime:

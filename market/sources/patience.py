@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from kit.log import redact
 
 log = logging.getLogger(__name__)
 
+KEYS = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
 PER_MINUTE = 200
 BURST = 20
 ATTEMPTS = 6
@@ -59,6 +61,8 @@ class Trouble:
     what: str
     passes: bool  # trying again may help
     pause: float = 0.0  # seconds that the server asked for
+    status: int | None = None  # of the answer, where there was one
+    reason: str | None = None  # the service's own words, where it gave any
 
 
 def make_patient(client: Any, service: str, hint: str, timeout_s: float, clock: Clock) -> None:
@@ -66,16 +70,13 @@ def make_patient(client: Any, service: str, hint: str, timeout_s: float, clock: 
 
     `hint` follows a complaint about keys: what else to check.
     """
-    client._retry = 0
-    client._session.trust_env = False
-    for scheme in ("http://", "https://"):
-        client._session.mount(scheme, _adapter(timeout_s))
+    set_limits(client, timeout_s)
     budget, get = RateBudget(clock), client.get
 
     def patient_get(path: str, data: dict[str, Any], **options: Any) -> dict[str, Any]:
         for attempt in range(1, ATTEMPTS + 1):
             budget.wait()
-            answer = _ask(lambda: get(path, data, **options), hint, clock)
+            answer = ask(lambda: get(path, data, **options), hint, clock)
             if not isinstance(answer, Trouble):
                 return _bars_in(answer, data.get("page_token"), service)
             if not answer.passes:
@@ -89,6 +90,36 @@ def make_patient(client: Any, service: str, hint: str, timeout_s: float, clock: 
     client.get = patient_get
 
 
+def set_limits(client: Any, timeout_s: float) -> None:
+    """Time limits for a client of alpaca-py, which has none; no retries of its own, and no proxy that sees the keys."""
+    client._retry = 0
+    client._session.trust_env = False
+    for scheme in ("http://", "https://"):
+        client._session.mount(scheme, _adapter(timeout_s))
+
+
+def read_keys() -> tuple[str, str]:
+    """Alpaca's keys, from the environment."""
+    lacking = [name for name in KEYS if not os.environ.get(name, "").strip()]
+    if lacking:
+        raise UserError(f"{' and '.join(lacking)}: not set in the environment; Alpaca gives you both with an account")
+    key, secret = (_key(name) for name in KEYS)
+    return key, secret
+
+
+def keys_if_any() -> tuple[str, str] | None:
+    """The keys where both are set; a broken one is refused even where none is needed."""
+    key, secret = (_key(name) for name in KEYS)
+    return (key, secret) if key and secret else None
+
+
+def _key(name: str) -> str:
+    value = os.environ.get(name, "").strip()
+    if not (value.isascii() and value.isprintable()) or " " in value:
+        raise UserError(f"{name}: holds characters that no key has; copy it again")
+    return value
+
+
 def _adapter(timeout_s: float) -> Any:
     from requests.adapters import HTTPAdapter
 
@@ -99,12 +130,13 @@ def _adapter(timeout_s: float) -> Any:
     return TimedAdapter()
 
 
-def _ask(get: Callable[[], Any], hint: str, clock: Clock) -> Any | Trouble:
+def ask(call: Callable[[], Any], hint: str, clock: Clock) -> Any | Trouble:
+    """One attempt at a call of alpaca-py."""
     import requests
     from alpaca.common.exceptions import APIError
 
     try:
-        return get()
+        return call()
     except APIError as error:
         return _refused(error, hint, clock)
     except requests.exceptions.JSONDecodeError:
@@ -116,18 +148,19 @@ def _ask(get: Callable[[], Any], hint: str, clock: Clock) -> Any | Trouble:
 
 def _refused(error: Any, hint: str, clock: Clock) -> Trouble:
     status, headers = error.status_code, error.response.headers
-    what = redact(f"answered {status} ({_message(str(error), status)[:200]})")
+    reason = _message(str(error))
+    what = f"answered {status} ({reason or http.client.responses.get(status, 'without a reason')})"
     if status in (401, 403):
-        return Trouble(f"{what}; check that APCA_API_KEY_ID and APCA_API_SECRET_KEY belong together{hint}", False)
-    return Trouble(what, status == 429 or status >= 500, _asked_pause(headers, clock))
+        what = f"{what}; check that APCA_API_KEY_ID and APCA_API_SECRET_KEY belong together{hint}"
+    return Trouble(what, status == 429 or status >= 500, _asked_pause(headers, clock), status, reason)
 
 
-def _message(body: str, status: int) -> str:
-    """What the server says is wrong; its name for the status where the body is no JSON, such as a page of a proxy."""
+def _message(body: str) -> str | None:
+    """What the server says is wrong; None where the body is not its JSON, such as a page of a proxy."""
     try:
-        return str(json.loads(body)["message"])
+        return " ".join(redact(str(json.loads(body)["message"])).split())[:200]
     except (ValueError, KeyError, TypeError):
-        return http.client.responses.get(status, "without a reason")
+        return None
 
 
 def _asked_pause(headers: Any, clock: Clock) -> float:

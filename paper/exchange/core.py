@@ -45,7 +45,8 @@ class Exchange:
     # What it tells
 
     def equity(self) -> Decimal:
-        return self.book.cash + self.worth(1) - self.worth(-1)
+        with localcontext(EXACT):
+            return self.book.cash + self.worth(1) - self.worth(-1)
 
     def worth(self, sign: int) -> Decimal:
         """Of what is held long (1) or short (-1), at the newest prices."""

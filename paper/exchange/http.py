@@ -11,7 +11,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -322,7 +321,7 @@ class Api:
                 headers = self._count_request()
             content = await request.body()
             try:
-                body = json.loads(content, parse_float=Decimal) if content else None
+                body = json.loads(content) if content else None
             except ValueError:
                 raise Refusal(400, 40010000, "request body format is invalid") from None
             result, status = run(Ask(request.query_params, body, request.path_params)), 200

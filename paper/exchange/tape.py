@@ -44,6 +44,11 @@ class Tape:
         return self.stage == "closed" and self.bar == len(self.panel) - 1
 
     @property
+    def _begun(self) -> int:
+        """The bar that the newest prices are of."""
+        return self.bar if self.stage == "closed" else self.bar + 1
+
+    @property
     def stage_time(self) -> np.datetime64:
         closes = self.panel.closes
         if self.stage == "closed":
@@ -52,12 +57,12 @@ class Tape:
 
     @property
     def now(self) -> datetime:
-        return moment(self.stage_time) + timedelta(microseconds=self._ticks)
+        return moment(self.stage_time)
 
     def tick(self) -> datetime:
-        """The time of something that happens now; no two things share one."""
+        """The time of something that happens now: microseconds later, so that no two things share one."""
         self._ticks += 1
-        return self.now
+        return self.now + timedelta(microseconds=self._ticks)
 
     def move(self) -> None:
         """To the next stage."""
@@ -69,17 +74,13 @@ class Tape:
 
     def prices(self) -> np.ndarray:  # [A]
         """The newest price of each symbol, NaN before its first."""
-        if self.stage == "closed":
-            return self.panel.close[self.bar] / self.factors(self.bar)
-        filled = self.panel.open if self.fill == "open" else self.panel.close
-        return filled[self.bar + 1] / self.factors(self.bar + 1)
+        opened = self.stage == "filled" and self.fill == "open"
+        return (self.panel.open if opened else self.panel.close)[self._begun] / self.factors(self._begun)
 
     def last_close(self, symbol: str) -> float:
         """The close before the newest price, in today's shares."""
-        bar = max(0, self.bar - 1) if self.stage == "closed" else self.bar
-        now = self.bar if self.stage == "closed" else self.bar + 1
         a = self.place[symbol]
-        close = self.panel.close[bar, a] / self._factor(a, now)
+        close = self.panel.close[max(0, self._begun - 1), a] / self._factor(a, self._begun)
         return float(self.prices()[a] if np.isnan(close) else close)
 
     def tradable(self, symbol: str) -> bool:
@@ -117,7 +118,7 @@ class Tape:
         """A bar as JSON, its prices adjusted for splits that have happened since, or as they were."""
         assert t <= self.bar
         a = self.place[symbol]
-        return self._row(a, t, self._factor(a, self.bar if adjusted else t))
+        return self._row(a, t, self._factor(a, self._begun if adjusted else t))
 
     def calendar(self, first: str, last: str) -> list[dict[str, str]]:
         days = self.sessions.days

@@ -123,7 +123,7 @@ def test_a_fill_worked_by_hand():
 
 
 def test_buys_beyond_the_cash_fill_in_part_and_the_rest_is_canceled():
-    exchange = made(bar=30, cash=10_000)
+    exchange = made(bar=30, cash=10_000, trading=trading(costs=CostConfig(impact=0.0)))
     price = exchange.tape.prices()[0]
     bought = order(exchange, "S000", f"{20_000 / price:.6f}")
     step(exchange)

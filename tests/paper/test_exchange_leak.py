@@ -35,7 +35,7 @@ def seen(panel: Panel, bar: int, bars: int, fill: bool) -> list[Any]:
     """What every route answers at each stage of a few bars, orders being sent; `fill`: and after the last fill."""
     answers = []
     with serving(panel, bar=bar, partial=0.5) as exchange, requests.Session() as session:
-        session.headers |= HEADERS
+        session.headers.update(HEADERS)
 
         def look() -> None:
             for route in ROUTES:

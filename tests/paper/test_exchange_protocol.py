@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 
 import pytest
@@ -81,8 +81,9 @@ def test_an_order_from_posting_to_position(exchange: Running, client: TradingCli
     assert (position.qty, position.side) == ("10.123456789", PositionSide.LONG)
     assert (position.avg_entry_price, position.current_price) == (filled.filled_avg_price, str(PANEL.open[31, 0]))
     account = client.get_account()
-    assert Decimal(account.cash) == 1_000_000 - Decimal(filled.filled_qty) * Decimal(filled.filled_avg_price)
-    assert Decimal(account.equity) == Decimal(account.cash) + Decimal(position.market_value)
+    with localcontext(prec=50):
+        assert Decimal(account.cash) == 1_000_000 - Decimal(filled.filled_qty) * Decimal(filled.filled_avg_price)
+        assert Decimal(account.equity) == Decimal(account.cash) + Decimal(position.market_value)
     advance(exchange)
     assert Decimal(client.get_account().cash) > Decimal(account.cash), "no interest"
     assert client.get_open_position("S000").current_price == str(PANEL.close[31, 0])

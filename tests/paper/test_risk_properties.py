@@ -264,7 +264,7 @@ def assert_within(book: Book, limits: Limits, allowed: Mapping[str, Decimal]) ->
 def test_the_default_limits_let_a_long_only_desk_rebalance(
     data: st.DataObject, held: list[float], wanted: list[float]
 ) -> None:
-    """From any unlevered portfolio to any other, in quantities rounded down."""
+    """From any unlevered portfolio to any other, in quantities of nine decimals."""
     quotes = {symbol: data.draw(prices) for symbol in NAMES}
     now, then = ([share / max(1.0, sum(shares)) for share in shares] for shares in (held, wanted))
     amounts = {
