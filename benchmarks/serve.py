@@ -55,9 +55,9 @@ QUANTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 CALLERS = (1, 8, 64)
 
 
-def made(folder: Path) -> tuple[Path, bytes]:
+def made(folder: Path, names: int = NAMES) -> tuple[Path, bytes]:
     """A bundle of untrained members, and a request for it."""
-    panel, _ = data.load(data.DataConfig(SynthSource(symbols=NAMES, bars=BARS)))
+    panel, _ = data.load(data.DataConfig(SynthSource(symbols=names, bars=BARS)))
     spec = FeatureSpec.default()
     train = slice(0, BARS // 2)
     scaler = Scaler.fit(spec.for_panel(panel).compute(panel), train)

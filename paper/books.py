@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -69,12 +70,14 @@ class Books:
     orders: Mapping[str, Booked]  # those of the bar that is being handled
     activity: str = ""  # the last one that is booked
     traded: Decimal = NOTHING  # money, ever
+    fills: int = 0  # of this bar: so often may a broker have rounded
 
     def with_order(self, order: Booked) -> Books:
         return replace(self, orders={**self.orders, order.id: order})
 
-    def without_ended(self) -> Books:
-        return replace(self, orders={k: order for k, order in self.orders.items() if not order.ended})
+    def for_next_bar(self) -> Books:
+        """Once they were found to agree with the broker's."""
+        return replace(self, orders={k: order for k, order in self.orders.items() if not order.ended}, fills=0)
 
     def seen(self, view: Order) -> tuple[Books, Fill | None]:
         """After a look at one of our orders."""
@@ -98,6 +101,7 @@ class Books:
             cash=self.cash - sign * paid,
             positions=_moved(self.positions, known.symbol, sign * quantity),
             traded=self.traded + paid,
+            fills=self.fills + 1,
         )
         return books, Fill(known.id, known.symbol, known.side, quantity, paid / quantity, known.price)
 
@@ -106,7 +110,8 @@ class Books:
         return replace(self, cash=self.cash + activity.cash, positions=positions, activity=activity.id)
 
     def equity(self, prices: Mapping[str, float]) -> float:
-        return float(self.cash) + sum(float(held) * prices[symbol] for symbol, held in self.positions.items())
+        """The same in whatever order the positions came about."""
+        return math.fsum([float(self.cash), *(float(held) * prices[symbol] for symbol, held in self.positions.items())])
 
     def open(self) -> Iterator[Booked]:
         return (order for order in self.orders.values() if not order.ended)
@@ -119,6 +124,7 @@ def to_json(books: Books) -> dict[str, Any]:
         "orders": [_order_to_json(order) for order in books.orders.values()],
         "activity": books.activity,
         "traded": str(books.traded),
+        "fills": books.fills,
     }
 
 
@@ -129,6 +135,7 @@ def from_json(tree: Mapping[str, Any]) -> Books:
         orders={item["id"]: _order_from_json(item) for item in tree["orders"]},
         activity=tree["activity"],
         traded=Decimal(tree["traded"]),
+        fills=tree["fills"],
     )
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 from kit.config import setting
 from paper.alpaca import AlpacaConfig, LocalConfig
 from paper.limits import Limits
+from paper.sleeve import CanaryConfig
 from paper.watch.alerts import AlertConfig
 
 JOURNAL_KEY, BOARD_TOKEN = "PODRACER_JOURNAL_KEY", "PODRACER_BOARD_TOKEN"
@@ -84,6 +85,7 @@ class PaperConfig:
     data: DataConfig = setting(DataConfig())
     orders: OrderConfig = setting(OrderConfig())
     limits: Limits = setting(Limits())
+    canary: CanaryConfig = setting(CanaryConfig())
     alerts: AlertConfig = setting(AlertConfig())
     watch: float = setting(15.0, above=0, help="seconds between looks at orders, limits and the kill switch")
     pause: float = setting(0.0, low=0, help="seconds between bars in lock-step, for somebody who watches")

@@ -17,7 +17,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -26,12 +26,14 @@ from typing import Any
 import numpy as np
 
 from kit.config import to_dict
+from kit.errors import UserError
 from kit.files import hash_json
 from market.clock import TRADING_DAYS
 from market.panel import Panel
 from paper.bars import Bars, Stale
 from paper.books import Booked, Books, Mismatch
 from paper.broker import Broker, BrokerError, OutcomeUnknown, Rejected
+from paper.canary import Canary
 from paper.chain import Anchor
 from paper.config import PaperConfig
 from paper.exposure import Book
@@ -42,6 +44,7 @@ from paper.observed import ObservedSource, with_columns
 from paper.orders import changes, requests, smallest
 from paper.pace import Close, Pace
 from paper.risk import Breach, Proposed, Ruling, State, check, watch
+from paper.sleeve import champions, netted
 from paper.watch.alerts import Level
 from serve.client import Answer, Client, Portfolio, Refused, ServeError
 
@@ -111,6 +114,7 @@ class Desk:
         shown: Callable[[Desk], None] = lambda desk: None,
         handled: Callable[[Desk, float], None] = lambda desk, seconds: None,
         anchored: Callable[[Anchor], None] = lambda anchor: None,
+        admin: str = "",  # the token of the endpoint's administrators
         asked_at: Callable[[Close], datetime] = lambda close: datetime.now(UTC),
         sleep: Callable[[float], None] | None = None,
     ) -> None:
@@ -120,7 +124,9 @@ class Desk:
         self.asked_at = asked_at
         self.changed, self.stopping = threading.Event(), threading.Event()
         self.sleep = sleep or (lambda seconds: self.stopping.wait(seconds) and None)
-        self.keeper = Keeper(broker, journal, ensemble.symbols)
+        self.keeper = Keeper(broker, journal, ensemble.symbols, alert)
+        self.canary = Canary(config.canary, config.name, client, journal, alert, admin)
+        self.parts: tuple[dict[str, Decimal], dict[str, Decimal]] = ({}, {})  # what champion and canary want
         self.bars = Bars(
             broker,
             ensemble.symbols,
@@ -144,12 +150,23 @@ class Desk:
         self.begin()
         done = 0
         while not self.stopping.is_set() and (bars is None or done < bars):
-            close = self._unfinished() or self.pace.next(self._last())
-            if close is None or not self._wait_for(close):
-                break
-            began = time.perf_counter()
-            self.told = None
-            self.handle(close)
+            try:
+                close = self._unfinished() or self.pace.next(self._last())
+                if close is None or not self._wait_for(close):
+                    break
+                began = time.perf_counter()
+                self.handle(close)
+            except BrokerError as error:  # as after a kill: the journal says where to go on
+                self.alert("broker", "critical", f"{error}; trying again")
+                self.sleep(self.config.watch)
+                continue
+            except Mismatch as error:
+                self._refuse_to_trade(error)
+                self.sleep(self.config.watch)
+                continue
+            except UserError as error:
+                self.alert("stopped", "critical", str(error))
+                raise
             if self._phase(close) == SETTLED:
                 done += 1
                 self.handled(self, time.perf_counter() - began)
@@ -165,16 +182,20 @@ class Desk:
         try:
             self.keeper.begin()
         except Mismatch as mismatch:
+            if self.keeper.books is None:  # nothing has begun that could be halted
+                self.alert("mismatch", "critical", str(mismatch))
+                raise UserError(f"account: {mismatch}") from None
             self._refuse_to_trade(mismatch)
 
     def handle(self, close: Close) -> None:
         """One bar, from wherever it was left."""
-        self.moment = self.asked_at(close)
+        self.moment, began = self.asked_at(close), time.perf_counter()
         if self._phase(close) == LOOKING:
             self._look_and_decide(close)
         if self._phase(close) == DECIDING:
             self._send_all()
-            self._enter(close, FOLLOWING)
+            took = {"decision": self.decided_in, "sent": time.perf_counter() - began}
+            self._enter(close, FOLLOWING, body={"seconds": took})
         if self._phase(close) == FOLLOWING:
             self.pace.sent(close)
             if not self._follow(close):
@@ -203,7 +224,7 @@ class Desk:
 
     def _wait_for(self, close: Close) -> bool:
         """Whether the bar has closed; not where the desk is to stop."""
-        while (left := (close.at - self.broker.now()).total_seconds()) > 0:
+        while (left := self.pace.left(close)) > 0:
             self.sleep(min(left, self.config.watch))
             if self.stopping.is_set():
                 return False
@@ -214,7 +235,7 @@ class Desk:
 
     def _look_and_decide(self, close: Close) -> None:
         """Decide, or say why not: what was late may come within `patience`."""
-        self.answer = None
+        self.answer = self.told = None
         until = time.monotonic() + self.config.data.patience
         while True:
             self.guard.heed()
@@ -247,8 +268,11 @@ class Desk:
         seen = self.seen = self._see(panel, close)
         for breach in watch(seen.book, self.config.limits):
             self._heed(breach)
+        halted = self.guard.why if self.guard.state == State.HALTED else ""
+        self.canary.consider(close.at, self.keeper.now(), seen.prices, self._equal_weight(seen), halted)
         orders: list[Booked] = []
         rulings: list[Ruling] = []
+        self.parts = ({}, {})
         if self.guard.state != State.HALTED or self.guard.stopped:
             orders, rulings = self._ordered(close, seen)
         peak = max(self.journal.get("peak", 0.0), seen.equity)
@@ -260,7 +284,10 @@ class Desk:
             step.set("risk-peak", seen.book.peak_equity)
             step.set("day", self._day(close, seen))
             step.set("equal", told["equal"])
-            books = self.keeper.now().without_ended()
+            if (sleeve := self.canary.sleeve) is not None:
+                champion, theirs = self.parts
+                self.canary.decided(step, replace(sleeve, wanted=theirs), champion, seen.prices)
+            books = self.keeper.now().for_next_bar()
             self.keeper.keep(step, replace(books, orders={**books.orders, **{order.id: order for order in orders}}))
         self.told = told
         for ruling in rulings:
@@ -301,13 +328,15 @@ class Desk:
 
     def _ordered(self, close: Close, seen: Seen) -> tuple[list[Booked], list[Ruling]]:
         """What the ensemble wants, as orders that the risk engine lets pass."""
-        wanted = dict.fromkeys(self.guard.stopped, 0.0)
-        if self.guard.state != State.HALTED:
-            wanted = {**self._ask(close, seen).ordered, **wanted}
-        trading = dict(zip(seen.panel.symbols, seen.panel.tradable[-1]))
-        wanted = {symbol: weight for symbol, weight in wanted.items() if trading[symbol]}  # the others stay as they are
-        books, config = self.keeper.now(), self.config.orders
-        quantities = changes(wanted, books.positions, seen.prices, seen.equity, config)
+        config, sleeve = self.config.orders, self.canary.sleeve
+        own = champions(self.keeper.now(), sleeve)
+        ordered = {} if self.guard.state == State.HALTED else self._ask(seen, own).ordered
+        quantities = self._changes(ordered, own.positions, own.equity(seen.prices), seen)
+        if sleeve is not None and ordered:
+            answer = self.canary.ask(sleeve, seen.panel, seen.prices, self.moment)
+            theirs = self._changes(answer.ordered, sleeve.positions, sleeve.equity(seen.prices), seen)
+            self.parts = quantities, theirs
+            quantities = netted(quantities, theirs)
         proposed = [
             Proposed(symbol, quantity, seen.prices[symbol], forced=symbol in self.guard.stopped)
             for symbol, quantity in quantities.items()
@@ -320,11 +349,21 @@ class Desk:
             Booked(one.id, one.symbol, one.side, one.quantity, moment, _exact(seen.prices[one.symbol])) for one in found
         ], rulings
 
-    def _ask(self, close: Close, seen: Seen) -> Answer:
-        began, books = time.perf_counter(), self.keeper.now()
-        positions = {symbol: float(held) for symbol, held in books.positions.items()}
-        peak = max(self.journal.get("peak", 0.0), seen.equity)
-        portfolio = Portfolio(float(books.cash), positions, peak)
+    def _changes(
+        self, ordered: Mapping[str, float], positions: Mapping[str, Decimal], equity: float, seen: Seen
+    ) -> dict[str, Decimal]:
+        """What does not trade now stays as it is; what a stop-loss has sold is not bought."""
+        trading = dict(zip(seen.panel.symbols, seen.panel.tradable[-1]))
+        wanted = {**ordered, **dict.fromkeys(self.guard.stopped, 0.0)}
+        wanted = {symbol: weight for symbol, weight in wanted.items() if trading[symbol]}
+        return changes(wanted, positions, seen.prices, equity, self.config.orders)
+
+    def _ask(self, seen: Seen, own: Books) -> Answer:
+        """The champion, about its own part of the account; its drawdown is that of the whole."""
+        began = time.perf_counter()
+        positions = {symbol: float(held) for symbol, held in own.positions.items()}
+        peak = max(self.journal.get("peak", 0.0), seen.equity) * own.equity(seen.prices) / seen.equity
+        portfolio = Portfolio(float(own.cash), positions, peak)
         self.answer = self.client.actions(seen.panel, portfolio, self.moment, self.config.ensemble.version)
         self.decided_in = time.perf_counter() - began
         return self.answer
@@ -383,7 +422,7 @@ class Desk:
             if time.monotonic() > until:
                 for order in lost:
                     self._send(order, again=True)
-                    if self.keeper.now().orders[order.id].status == "sent":
+                    if self.keeper.now().orders[order.id].status == "sent" and not self._look_up(order):
                         self._lose(order)
                 return
             self.sleep(min(self.config.watch, self.config.orders.settle / 4))
@@ -403,20 +442,15 @@ class Desk:
         try:
             view = self.broker.submit(order.request)
         except Rejected as error:
-            self.keeper.mark(replace(order, status="rejected", reason=str(error)), "rejected")
-            self.alert("rejected", "critical", f"{order.id}: {error}")
+            self.keeper.refuse(order, str(error))
         except OutcomeUnknown as error:
             self.alert("unknown", "critical", f"{order.id}: {error}")
         else:
             self.keeper.book(view)
 
     def _look_up(self, order: Booked) -> bool:
-        """Whether the broker has it."""
-        try:
-            view = self.broker.order(order.id)
-        except BrokerError as error:
-            log.warning("%s: %s", order.id, error)
-            return False
+        """Whether the broker has it; it raises where the broker cannot be asked, for that is no answer."""
+        view = self.broker.order(order.id)
         if view is None:
             return False
         self.keeper.book(view)
@@ -437,7 +471,7 @@ class Desk:
 
     def _follow(self, close: Close) -> bool:
         """Whether all orders have ended; not where the desk is to stop before."""
-        asked: set[str] = set()
+        asked: set[str] = set()  # to be cancelled
         while not self.stopping.is_set():
             self.changed.clear()
             try:
@@ -446,10 +480,10 @@ class Desk:
                 if not waiting:
                     return True
                 if self.pace.late(close, self.config.orders.deadline) or self.guard.state != State.ACTIVE:
-                    self._cancel([order for order in waiting if order.id not in asked])
-                    asked |= {order.id for order in waiting}
+                    asked |= self._cancel([order for order in waiting if order.id not in asked])
                     self.keeper.sweep()
                     if not any(True for _ in self.keeper.now().open()):
+                        self._tell_of_cuts(asked)
                         return True
                 self.look_around()
             except Mismatch as error:
@@ -461,20 +495,35 @@ class Desk:
             self.changed.wait(self.config.watch)
         return False
 
-    def _cancel(self, orders: Sequence[Booked]) -> None:
+    def _cancel(self, orders: Sequence[Booked]) -> set[str]:
+        """Those that the broker was asked to cancel, and answered: whether it came to that, the next look tells."""
+        answered = set()
         for order in orders:
             view = self.keeper.views.get(order.id)
             if view is None:
                 continue
             try:
                 self.broker.cancel(view)
-            except (Rejected, OutcomeUnknown) as error:  # the next look tells what came of it
+                answered.add(order.id)
+            except Rejected as error:
                 log.warning("%s: cancelling: %s", order.id, error)
+                answered.add(order.id)
+            except OutcomeUnknown as error:
+                self.alert("unknown", "critical", f"{order.id}: {error}")
+        return answered
+
+    def _tell_of_cuts(self, asked: Collection[str]) -> None:
+        for order in self.keeper.now().orders.values():
+            if order.id in asked and order.status == "canceled":
+                self.alert("cut", "warning", f"{order.id}: cancelled with {order.filled} of {order.quantity} filled")
 
     def _settle(self, close: Close) -> None:
         books = self.keeper.now()
-        body = {"cash": books.cash, "positions": dict(books.positions)}
-        self._enter(close, SETTLED, "settled", body)
+        with self.journal.transition() as step:
+            body = {"close": close.at.isoformat(), "cash": books.cash, "positions": dict(books.positions)}
+            step.write("settled", body)
+            step.set("bar", _bar(close, SETTLED))
+            self.canary.settle(step, books)
         self.anchored(self.journal.anchor())
 
     # -- limits, between bars too

@@ -74,7 +74,7 @@ class Guard:
         try:
             (self.folder / KILL).lstat()
         except FileNotFoundError:
-            return ""
+            return "" if self.folder.is_dir() else f"kill switch: {self.folder} is not there any more"
         except OSError as error:
             return f"kill switch: {self.folder / KILL} cannot be looked at: {error.strerror}"
         return f"kill switch: the file {KILL} is there"

@@ -8,9 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from paper.books import Booked, Books, Fill, Mismatch, from_json, to_json
+from paper.books import Booked, Books, Mismatch, from_json, to_json
 from paper.broker import Account, Broker, Order
 from paper.journal import Journal, Step
+from paper.sleeve import SLEEVE, touched
+from paper.sleeve import from_json as from_json_sleeve
+from paper.sleeve import to_json as sleeve_to_json
+from paper.watch.alerts import Level
 
 log = logging.getLogger(__name__)
 
@@ -22,22 +26,21 @@ ACTIVITY = "activity"
 
 
 class Keeper:
-    """The one who changes the books. `filled` is told of every fill once it is on the disk."""
+    """The one who changes the books."""
 
     def __init__(
         self,
         broker: Broker,
         journal: Journal,
         symbols: Sequence[str],
-        filled: Callable[[Fill], None] = lambda fill: None,
+        alert: Callable[[str, Level, str], None],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.broker, self.journal, self.symbols, self.filled, self.sleep = broker, journal, symbols, filled, sleep
+        self.broker, self.journal, self.symbols, self.alert, self.sleep = broker, journal, symbols, alert, sleep
         tree = journal.get("books")
         self.books: Books | None = None if tree is None else from_json(tree)
         self.views: dict[str, Order] = {}  # as each was seen last
         self.average_prices: dict[str, Decimal] = {}  # of positions, by the broker
-        self._fills = 0  # since the books were found to agree
 
     def begin(self) -> None:
         """At the first start the broker's account is where the books begin; later, they must explain it."""
@@ -65,9 +68,13 @@ class Keeper:
                 step.write("fill", fill)
             step.write("order", {"broker": view.broker_id, **_told(books.orders[view.id])})
             self.keep(step, books)
-        if fill:
-            self._fills += 1
-            self.filled(fill)
+        if view.status == "rejected":
+            self.alert("rejected", "critical", f"{view.id}: {view.reason or 'the broker gives no reason'}")
+
+    def refuse(self, order: Booked, why: str) -> None:
+        """The broker did not take it."""
+        self.mark(replace(order, status="rejected", reason=why), "rejected")
+        self.alert("rejected", "critical", f"{order.id}: {why}")
 
     def mark(self, order: Booked, kind: str, body: dict[str, object] | None = None) -> None:
         """An order of ours moved on by what we did, not by what the broker said."""
@@ -93,7 +100,6 @@ class Keeper:
             self._book_activities()
             account, apart = self._compare()
             if not apart:
-                self._fills = 0
                 return account
             if look + 1 < LOOKS:
                 self.sleep(PAUSE * 2**look)
@@ -101,9 +107,15 @@ class Keeper:
 
     def _book_activities(self) -> None:
         for activity in self.broker.activities(self.now().activity):
+            before, canary = self.now(), self.journal.get(SLEEVE)
             with self.journal.transition() as step:
                 step.write(ACTIVITY, activity)
-                self.keep(step, self.now().after(activity))
+                self.keep(step, before.after(activity))
+                if canary is not None:
+                    sleeve = touched(from_json_sleeve(canary["sleeve"]), activity, before)
+                    step.set(SLEEVE, {**canary, "sleeve": sleeve_to_json(sleeve)})
+            if activity.quantity:
+                self.alert("activity", "info", f"{activity.kind} of {activity.symbol}: {activity.quantity} shares")
 
     def _compare(self) -> tuple[Account, list[str]]:
         books = self.now()
@@ -118,7 +130,7 @@ class Keeper:
                 apart.append(f"{symbol}: the broker has {have}, the books {should}")
         account = self.broker.account()
         off = account.cash - books.cash
-        if abs(off) > ROUNDING * self._fills + PRECISION * abs(account.equity) + ROUNDING:
+        if abs(off) > ROUNDING * books.fills + PRECISION * abs(account.equity) + ROUNDING:
             apart.append(f"cash: the broker has {account.cash}, the books {books.cash}")
         elif off and not apart:
             self._round(account.cash, off)

@@ -32,6 +32,10 @@ class Pace(Protocol):
         """The close to handle after that one: it may lie in the future. None: there is no other."""
         ...
 
+    def left(self, close: Close) -> float:
+        """Seconds until it has closed; none are left: not above 0."""
+        ...
+
     def sent(self, close: Close) -> None:
         """All orders of that bar are out."""
         ...
@@ -58,6 +62,9 @@ class Lockstep:
         while now.stage == "filled" or (after is not None and now.close <= after and not now.ended):
             now = self._advance(now.bar, now.stage)  # the desk is done with it
         return None if now.ended else Close(now.close, now.close, now.bar)
+
+    def left(self, close: Close) -> float:
+        return 0.0  # it tells of none that has not closed
 
     def sent(self, close: Close) -> None:
         self._advance(close.index, "closed")
@@ -86,6 +93,9 @@ class Calendar:
             if now <= max(close.at + self.patience, close.fills):
                 return close
         raise RuntimeError(f"the calendar names no close after {now:%Y-%m-%d %H:%M}")
+
+    def left(self, close: Close) -> float:
+        return (close.at - self.broker.now()).total_seconds()
 
     def sent(self, close: Close) -> None:
         pass

@@ -51,7 +51,7 @@ def replay(run: Path, settings: Sequence[str], out: Path | None, bars: int | Non
     count_opening(run, panel, "paper replay", datetime.now(UTC).isoformat(timespec="seconds"))
     exchange = {"data": to_dict(config.data), "trading": to_dict(config.trading), "bar": arena.folds.holdout.start}
     write_text(folder / "exchange.yaml", to_yaml({**exchange, "cash": config.trading.capital}))
-    environment = _environment()
+    tokens = environment()
     where, market = free_port(), free_port()
     url = f"http://127.0.0.1:{where}"
     served = [f"port={where}", f"endpoint.registry={folder / 'registry'}", "endpoint.freshness=request"]
@@ -61,23 +61,23 @@ def replay(run: Path, settings: Sequence[str], out: Path | None, bars: int | Non
     with ExitStack() as stack:
         begin = ["serve", "run", str(run / BUNDLE), "--plain", *served, "endpoint.max_age=1e9"]
         servers = [
-            stack.enter_context(_process(begin, environment, folder / "endpoint.log")),
+            stack.enter_context(process(begin, tokens, folder / "endpoint.log")),
             stack.enter_context(
-                _process(
+                process(
                     ["paper", "exchange", str(folder / "exchange.yaml"), f"port={market}"],
-                    environment,
+                    tokens,
                     folder / "exchange.log",
                 )
             ),
         ]
-        _wait_for(servers, [f"{url}/readyz", f"http://127.0.0.1:{market}/local/clock"])
+        wait_for(servers, [f"{url}/readyz", f"http://127.0.0.1:{market}/local/clock"])
         trading = stack.enter_context(
-            _process(["paper", "run", *desk, *settings, "--out", str(folder / "desk"), *limit], environment, None)
+            process(["paper", "run", *desk, *settings, "--out", str(folder / "desk"), *limit], tokens, None)
         )
         return trading.wait()
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Tokens that live as long as the replay, where none are given."""
     made = {TOKEN: secrets.token_urlsafe(), BOARD_TOKEN: secrets.token_urlsafe(), KEY: PUBLIC_KEY}
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -85,24 +85,22 @@ def _environment() -> dict[str, str]:
 
 
 @contextmanager
-def _process(
-    words: Sequence[str], environment: Mapping[str, str], log: Path | None
-) -> Iterator[subprocess.Popen[bytes]]:
+def process(words: Sequence[str], variables: Mapping[str, str], log: Path | None) -> Iterator[subprocess.Popen[bytes]]:
     with ExitStack() as stack:
         file: IO[bytes] | None = None if log is None else stack.enter_context(open(log, "wb"))
-        process = subprocess.Popen([sys.executable, "-m", *words], env=environment, stdout=file, stderr=file)
+        begun = subprocess.Popen([sys.executable, "-m", *words], env=variables, stdout=file, stderr=file)
         try:
-            yield process
+            yield begun
         finally:
-            process.terminate()
+            begun.terminate()
             try:
-                process.wait(ENDS)
+                begun.wait(ENDS)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                begun.kill()
+                begun.wait()
 
 
-def _wait_for(servers: Sequence[subprocess.Popen[bytes]], urls: Sequence[str]) -> None:
+def wait_for(servers: Sequence[subprocess.Popen[bytes]], urls: Sequence[str]) -> None:
     until = time.monotonic() + STARTS
     for server, url in zip(servers, urls):
         while True:

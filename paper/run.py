@@ -37,7 +37,7 @@ from serve.client import Client, ServeError, Unavailable
 log = logging.getLogger(__name__)
 
 JOURNAL, CONFIG = "desk.db", "config.json"
-TOKEN = "PODRACER_TOKEN"  # of the endpoint
+TOKEN, ADMIN_TOKEN = "PODRACER_TOKEN", "PODRACER_ADMIN_TOKEN"  # of the endpoint
 STARTS = 60.0  # seconds that an endpoint may take until it is ready
 
 
@@ -105,6 +105,7 @@ def trade(config: PaperConfig, folder: Path, bars: int | None = None) -> int:
             alerts.alert,
             shown=shown,
             handled=handled,
+            admin=os.environ.get(ADMIN_TOKEN, "").strip(),
             **({"asked_at": lambda close: close.at} if local else {}),
         )
         tqdm.write(f"dashboard {board.url}; journal {folder / JOURNAL}; Ctrl-C stops, the same command goes on")

@@ -9,6 +9,7 @@ close waits for the next fill.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from decimal import ROUND_DOWN, Context, Decimal, localcontext
 
 import numpy as np
@@ -22,7 +23,7 @@ from market.panel import Panel
 from market.sources.times import parse_moment
 from paper.exchange.book import EXACT, NANO, SHARE, ZERO, Book, Order, exact, name
 from paper.exchange.config import ExchangeConfig
-from paper.exchange.faults import Script
+from paper.exchange.faults import Fault, Script
 from paper.exchange.tape import Stage, Tape
 from paper.exchange.ticket import Refusal, Ticket, forbidden, unprocessable
 
@@ -34,7 +35,8 @@ class Exchange:
     def __init__(self, config: ExchangeConfig, panel: Panel | None = None) -> None:
         self.config = config
         self.panel = load(config.data)[0] if panel is None else panel
-        self.script = Script(config.faults)
+        self.script = Script()
+        self.go_wrong(config.faults)
         self.market = MarketTensors.build(self.panel, config.trading, dtype=torch.float64)
         self.tape = Tape(self.panel, _first(config, self.panel), config.trading.fill, self.script)
         self.book = Book(exact(config.cash))
@@ -50,11 +52,8 @@ class Exchange:
 
     def worth(self, sign: int) -> Decimal:
         """Of what is held long (1) or short (-1), at the newest prices."""
-        prices = self.tape.prices()
         with localcontext(EXACT):
-            values = [
-                held.quantity * exact(prices[self.tape.place[symbol]]) for symbol, held in self.book.positions.items()
-            ]
+            values = [held.quantity * self.tape.price(symbol) for symbol, held in self.book.positions.items()]
             return sum((abs(value) for value in values if value * sign > 0), ZERO)
 
     def buying_power(self) -> Decimal:
@@ -117,6 +116,14 @@ class Exchange:
             self._fill()
         else:
             self._close()
+
+    def go_wrong(self, faults: Sequence[Fault]) -> None:
+        """Add to the script."""
+        for fault in faults:
+            if fault.symbol not in ("*", *self.panel.symbols):
+                symbols = ", ".join(self.panel.symbols[:5])
+                raise UserError(f"faults: symbol = {fault.symbol}: is not of this market; expected one as {symbols}")
+        self.script.add(faults)
 
     # How
 
@@ -205,8 +212,6 @@ class Exchange:
             self.book.end(order, "canceled", self.tape.tick())
 
     def _split(self, symbol: str, ratio: Decimal) -> None:
-        if symbol not in self.tape.place:
-            return
         for order in [order for order in self.book.open.values() if order.symbol == symbol]:
             self.book.end(order, "canceled", self.tape.tick())
         self.tape.split(symbol, self.tape.bar + 1, float(ratio))
@@ -240,16 +245,13 @@ class Exchange:
 
     def _worth_of(self, ticket: Ticket) -> Decimal:
         assert ticket.notional is not None
-        return self._step(ticket.notional / self._price(ticket.symbol))
-
-    def _price(self, symbol: str) -> Decimal:
-        return exact(self.tape.prices()[self.tape.place[symbol]])
+        return self._step(ticket.notional / self.tape.price(ticket.symbol))
 
     def _opens(self, order: Order) -> Decimal:
         """What the position would grow by if what is left of the order filled, at the newest price."""
         held = self.book.held(order.symbol)
         after = held + order.sign * order.left
-        return max(ZERO, abs(after) - abs(held)) * self._price(order.symbol)
+        return max(ZERO, abs(after) - abs(held)) * self.tape.price(order.symbol)
 
     def _afford(self, order: Order) -> None:
         if self.blocked:
@@ -269,8 +271,7 @@ class Exchange:
                     existing_qty=f"{held:f}",
                     held_for_orders=f"{bound:f}",
                 )
-        power, cost = self.buying_power(), self._opens(order)
-        if cost > power:
+        if (cost := self._opens(order)) and cost > (power := self.buying_power()):
             raise forbidden("insufficient buying power", buying_power=f"{power:f}", cost_basis=f"{cost:f}")
 
 

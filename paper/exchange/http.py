@@ -285,13 +285,9 @@ class Api:
     def add_faults(self, ask: Ask) -> Any:
         listed = ask.body if isinstance(ask.body, list) else [ask.body]
         try:
-            faults = [build(Fault, fault, "faults") for fault in listed]
+            self.exchange.go_wrong([build(Fault, fault, "faults") for fault in listed])
         except UserError as error:
             raise unprocessable(str(error)) from None
-        unknown = [f.symbol for f in faults if f.symbol not in ("*", *self.exchange.panel.symbols)]
-        if unknown:
-            raise unprocessable(f"faults: symbol = {unknown[0]}: is not of this market")
-        self.exchange.script.add(faults)
         return [to_dict(fault) for fault in self.exchange.script.faults]
 
     def clear_faults(self, ask: Ask) -> Any:

@@ -115,7 +115,7 @@ def account(exchange: Exchange) -> Json:
 
 
 def position(exchange: Exchange, symbol: str, held: Position) -> Json:
-    price = exact(exchange.tape.prices()[exchange.tape.place[symbol]])
+    price = exchange.tape.price(symbol)
     worth, cost = held.quantity * price, held.quantity * held.average
     bound = sum(
         (o.left for o in exchange.book.open.values() if o.symbol == symbol and o.sign * held.quantity < 0), ZERO

@@ -7,8 +7,10 @@ The clock has two stages per bar. `closed`: bar `bar` has closed, the newest pri
 from __future__ import annotations
 
 import json
+import math
 from bisect import bisect_right
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -17,6 +19,7 @@ import pandas as pd
 
 from market.clock import DAY, bar_closes, infer_bar, round_the_clock
 from market.panel import Panel
+from paper.exchange.book import exact
 from paper.exchange.faults import Script
 
 Stage = Literal["closed", "filled"]
@@ -37,6 +40,7 @@ class Tape:
         self.sessions = Sessions(self.opens, panel.closes, self.never_shut)
         self._splits: dict[int, list[tuple[int, float]]] = {}  # symbol -> (bar, ratio), those that have happened
         self._ticks = 0
+        self._prices, self._exact = self._look_up(), {}
         self._row = lru_cache(ROWS_KEPT)(self._row_text)
 
     @property
@@ -71,9 +75,19 @@ class Tape:
             self.stage = "filled"
         else:
             self.bar, self.stage = self.bar + 1, "closed"
+        self._prices = self._look_up()
 
     def prices(self) -> np.ndarray:  # [A]
         """The newest price of each symbol, NaN before its first."""
+        return self._prices
+
+    def price(self, symbol: str) -> Decimal:
+        """The newest price of a symbol that has one."""
+        if symbol not in self._exact:
+            self._exact[symbol] = exact(self._prices[self.place[symbol]])
+        return self._exact[symbol]
+
+    def _look_up(self) -> np.ndarray:  # [A]
         opened = self.stage == "filled" and self.fill == "open"
         return (self.panel.open if opened else self.panel.close)[self._begun] / self.factors(self._begun)
 
@@ -125,7 +139,7 @@ class Tape:
         return days[bisect_right(days, first, key=_before) : bisect_right(days, last, key=_date)]
 
     def _factor(self, a: int, bar: int) -> float:
-        return float(np.prod([ratio for when, ratio in self._splits.get(a, ()) if when <= bar]))
+        return math.prod(ratio for when, ratio in self._splits.get(a, ()) if when <= bar)
 
     def _row_text(self, a: int, t: int, factor: float) -> str:
         panel = self.panel
@@ -139,19 +153,19 @@ class Sessions:
 
     def __init__(self, opens: np.ndarray, closes: np.ndarray, never_shut: bool) -> None:  # both [T]
         self.never_shut = never_shut
-        local_opens, local_closes = (_in_new_york(times) for times in (opens, closes))
-        dates, first = np.unique(local_opens.to_numpy().astype("datetime64[D]"), return_index=True)
+        shown = [np.datetime_as_string(_in_new_york(times), unit="m") for times in (opens, closes)]  # 2019-01-07T09:30
+        dates, first = np.unique(shown[0].astype("U10"), return_index=True)
         last = np.append(first[1:], len(opens)) - 1
         self.opens, self.closes = opens[first], closes[last]  # [D]
         self.days: list[dict[str, str]] = [
             {
                 "date": str(date),
-                "open": "00:00" if never_shut else f"{local_opens[i]:%H:%M}",
-                "close": "23:59" if never_shut else f"{local_closes[j]:%H:%M}",
+                "open": "00:00" if never_shut else str(start)[-5:],
+                "close": "23:59" if never_shut else str(stop)[-5:],
                 "session_open": "0400",
                 "session_close": "2000",
             }
-            for date, i, j in zip(dates, first, last)
+            for date, start, stop in zip(dates, shown[0][first], shown[1][last])
         ]
 
     def at(self, now: np.datetime64) -> dict[str, Any]:
@@ -184,8 +198,9 @@ def timeframe(size: np.timedelta64) -> str:
     return f"{minutes // 60}Hour" if minutes % 60 == 0 else f"{minutes}Min"
 
 
-def _in_new_york(times: np.ndarray) -> pd.DatetimeIndex:  # [T] -> [T]
-    return pd.DatetimeIndex(times).tz_localize("UTC").tz_convert(NEW_YORK).tz_localize(None)
+def _in_new_york(times: np.ndarray) -> np.ndarray:  # [T] -> [T]
+    local = pd.DatetimeIndex(times).tz_localize("UTC").tz_convert(NEW_YORK)
+    return local.tz_localize(None).to_numpy()
 
 
 def _date(day: dict[str, str]) -> str:

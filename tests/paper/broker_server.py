@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import sys
 import threading
@@ -302,7 +303,9 @@ def serving(server: BrokerServer) -> Iterator[BrokerServer]:
             return  # the listener went away
 
     web = Web(("127.0.0.1", 0), Handler)
-    events = serve(follow, "127.0.0.1", 0)
+    quiet = logging.getLogger(__name__)
+    quiet.setLevel(logging.INFO)  # what leaks must be the client's
+    events = serve(follow, "127.0.0.1", 0, logger=quiet)
     server.url = f"http://127.0.0.1:{web.server_port}"
     server.stream_url = f"ws://127.0.0.1:{events.socket.getsockname()[1]}/stream"
     threads = [threading.Thread(target=web.serve_forever, args=(0.01,), daemon=True)]

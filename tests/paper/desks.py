@@ -14,6 +14,7 @@ from endpoint import CAPITAL, TOKEN, Endpoint, bundle_of, serving
 from exchanges import settings
 
 from agents.bundle import Bundle
+from agents.bundle import load as load_bundle
 from kit.config import load
 from market.panel import Panel
 from market.sources.alpaca import SIZES
@@ -26,6 +27,7 @@ from paper.journal import Journal
 from paper.observed import source_of
 from paper.pace import Lockstep
 from serve.client import Client
+from serve.registry import Registry
 
 KEY = b"a key of thirty-two bytes or more"
 START = 40  # the first bar that is decided at: the look-back fits before it
@@ -84,12 +86,17 @@ FAST = ("data.observed.kind=broker", "data.gaps=1", "data.fresh=9", "data.patien
 
 @contextmanager
 def world(
-    folder: Path, kind: str = "softmax", panel: Panel = PANEL, start: int = START, **exchange: Any
+    folder: Path,
+    kind: str = "softmax",
+    panel: Panel = PANEL,
+    start: int = START,
+    registry: Registry | None = None,
+    **exchange: Any,
 ) -> Iterator[World]:
-    bundle = bundle_of(folder / "bundle", kind)
+    bundle = load_bundle(folder / "bundle") if (folder / "bundle").exists() else bundle_of(folder / "bundle", kind)
     given = {"trading": bundle.lens.trading, "bar": start, "cash": CAPITAL} | exchange
     with (
-        serving({"champion": [folder / "bundle"]}, max_age=1e9) as endpoint,
+        serving({"champion": [folder / "bundle"]}, registry, max_age=1e9) as endpoint,
         running(settings(**given), panel) as exchanging,
     ):
         yield World(endpoint, exchanging, bundle, folder)

@@ -733,7 +733,8 @@ def test_no_key_in_any_error_log_or_text(server, make, quick, caplog):
     while told:
         said += map(repr, told)
         told = [cause for error in told for cause in (error.__cause__, error.__context__) if cause]
-    assert [text for text in said if SECRET in text or KEY in text] == []
+    pieces = (KEY[:8], KEY[-8:], SECRET[:8], SECRET[-8:])  # a long frame is logged without its middle
+    assert sum(piece in text for text in said for piece in pieces) == 0
 
 
 def test_a_proxy_in_the_environment_gets_no_keys(server, make, monkeypatch):

@@ -201,7 +201,11 @@ def test_turnover_counts_the_day_and_goes_to_what_reduces_first() -> None:
 
 @pytest.mark.parametrize(("price", "passes"), [(110.0, 5), (110.01, 0), (90.0, 5), (89.99, 0)])
 def test_an_order_whose_price_is_no_longer_so_is_vetoed(price: float, passes: int) -> None:
-    assert allowed(book(100_000), only(collar=0.1), order("A", 5, price)) == [passes]
+    (ruling,) = rule(replace(book(100_000), prices={"A": 100.0}), only(collar=0.1), order("A", 5, price))
+    assert ruling.quantity == passes
+    if not passes:
+        (finding,) = ruling.findings
+        assert (finding.value, finding.bound) == (pytest.approx(abs(price - 100) / 100), 0.1)
 
 
 def test_the_order_rate_counts_a_minute_and_lets_what_reduces_go_first() -> None:
