@@ -1,7 +1,7 @@
 # Every target sets up what it needs; `make help` lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench learning verdict clean
+.PHONY: help setup demo desk test test-slow lint format bench learning verdict clean
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -9,6 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= runs/demo
+PAUSE ?= 0.1
 export OMP_NUM_THREADS ?= 1
 
 help: ## list the targets
@@ -42,6 +43,9 @@ demo: setup ## build the built-in market, check it, draw it, run a tournament on
 	@echo "  $(BIN)/python -m market check YOUR_BARS.csv"
 	@echo "  $(BIN)/python -m market plot YOUR_BARS.csv --out yours.html"
 	@echo "  $(BIN)/python -m podracer train YOUR_BARS.csv"
+
+desk: setup ## the demo's ensemble trades its hold-out: endpoint, exchange, desk and dashboard (make demo first)
+	$(BIN)/python -m paper replay $(OUT)/tournament --pause $(PAUSE)
 
 test: setup lint ## lint, types and the test suite
 	$(BIN)/python -m pytest -n auto --maxprocesses 4

@@ -32,6 +32,7 @@ class Booked:
     filled: Decimal = NOTHING
     value: Decimal = NOTHING  # of what is filled
     reason: str = ""
+    sent: str = ""  # when it was, last
 
     @property
     def ended(self) -> bool:

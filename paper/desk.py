@@ -141,7 +141,9 @@ class Desk:
         self.told: dict[str, Any] | None = None  # what the journal says of it; None: there was none
         self.decided_in = 0.0  # seconds, of the last decision
         self.moment = datetime.now(UTC)  # of the last decision
-        self.sent_at: deque[datetime] = deque(maxlen=SENDS)
+        former = self.keeper.books.orders.values() if self.keeper.books else ()
+        sent = (datetime.fromisoformat(order.sent) for order in former if order.sent)
+        self.sent_at: deque[datetime] = deque(sent, maxlen=SENDS)
 
     # -- from bar to bar
 
@@ -437,7 +439,8 @@ class Desk:
         if why := self._withheld(order):
             self.keeper.mark(replace(order, status="canceled", reason=why), "withheld")
             return
-        self.keeper.mark(replace(order, status="sent"), "sent")
+        order = replace(order, status="sent", sent=self.moment.isoformat())
+        self.keeper.mark(order, "sent")
         self.sent_at.append(self.moment)
         try:
             view = self.broker.submit(order.request)

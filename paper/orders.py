@@ -35,7 +35,7 @@ def changes(
         if weight == 0.0 and held:
             found[symbol] = -held
         elif change and abs(change) >= config.band and abs(change) * equity >= config.least:
-            quantity = whole_steps(Decimal(change * equity / price), smallest(config))
+            quantity = whole_steps(Decimal(change * equity / price).quantize(SMALLEST), smallest(config))
             if weight >= 0 and held >= 0:
                 quantity = max(quantity, -held)  # rounding must not sell more than there is
             if quantity:

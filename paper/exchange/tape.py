@@ -40,7 +40,8 @@ class Tape:
         self.sessions = Sessions(self.opens, panel.closes, self.never_shut)
         self._splits: dict[int, list[tuple[int, float]]] = {}  # symbol -> (bar, ratio), those that have happened
         self._ticks = 0
-        self._prices, self._exact = self._look_up(), {}
+        self._prices = self._look_up()  # [A]
+        self._exact: dict[str, Decimal] = {}  # of these, where asked for
         self._row = lru_cache(ROWS_KEPT)(self._row_text)
 
     @property
@@ -75,7 +76,7 @@ class Tape:
             self.stage = "filled"
         else:
             self.bar, self.stage = self.bar + 1, "closed"
-        self._prices = self._look_up()
+        self._prices, self._exact = self._look_up(), {}
 
     def prices(self) -> np.ndarray:  # [A]
         """The newest price of each symbol, NaN before its first."""

@@ -285,10 +285,9 @@ def _sums(record: Record, desk: _Desk, trades: _Trades) -> dict[str, Any]:
     def by_name(amounts: torch.Tensor) -> np.ndarray:  # [T - 1, A+1] -> [A]
         return amounts.sum(0)[:-1].numpy()
 
+    kinds = {INTEREST: earned, OTHER: whole - earned - float(gains.sum())}
     return {
-        "gains": dict(
-            zip((*record.symbols, "interest and fees", "rest"), (*gains, income_, whole - income_ - gains.sum()))
-        ),
+        "gains": dict(zip(record.symbols, gains.tolist())) | kinds,
         "held": (desk.values / equity[:, None]).mean(axis=0),
         "traded": by_name(value),
         "shortfall": (paid - expected).sum(axis=0),

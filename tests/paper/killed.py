@@ -10,6 +10,7 @@ sent. A desk notes each moment at which it could be killed, and kills itself at 
 from __future__ import annotations
 
 import http.client
+import importlib
 import json
 import os
 import re
@@ -131,13 +132,8 @@ def live(folder: str, words: list[str], kill: str, nth: int) -> int:
 
 
 def main() -> None:
-    import alpaca.data.historical
-    import alpaca.trading.client
-    import alpaca.trading.requests
-    import alpaca.trading.stream
-
-    import paper.run  # noqa: F401
-
+    for module in ("alpaca.data.historical", "alpaca.trading.requests", "alpaca.trading.stream", "paper.run"):
+        importlib.import_module(module)
     for line in sys.stdin:
         told = json.loads(line)
         child = os.fork()
