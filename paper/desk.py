@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 LOOKING, DECIDING, FOLLOWING, SETTLED = "looking", "deciding", "following", "settled"
 HISTORY = 250  # bars of returns that the risk engine sees, at most
 SENDS = 10_000  # times of orders that are remembered
+APART = 5.0  # seconds between two clocks that are not worth a word
 Alert = Callable[[str, Level, str], None]
 
 
@@ -199,6 +200,7 @@ class Desk:
             took = {"decision": self.decided_in, "sent": time.perf_counter() - began}
             self._enter(close, FOLLOWING, body={"seconds": took})
         if self._phase(close) == FOLLOWING:
+            self._cancel(self._unwanted())
             self.pace.sent(close)
             if not self._follow(close):
                 return
@@ -263,6 +265,7 @@ class Desk:
             self._enter(close, FOLLOWING, "refused", {"kind": kind, "why": reason})
 
     def _decide(self, close: Close) -> None:
+        self._compare_clocks(close)
         self.keeper.agree()
         panel = self.bars.upto(close.at)
         panel = with_columns(panel, self.observed, self.ensemble.observed, self.config.data.fresh)
@@ -295,6 +298,11 @@ class Desk:
         for ruling in rulings:
             for finding in ruling.findings:
                 self.alert("limit", "warning", f"{ruling.symbol}: {finding.why}")
+
+    def _compare_clocks(self, close: Close) -> None:
+        apart = (self.broker.now() - self.asked_at(close)).total_seconds()
+        if abs(apart) > APART:
+            self.alert("clock", "warning", f"the broker's clock is {apart:+.0f} s from ours")
 
     def _see(self, panel: Panel, close: Close) -> Seen:
         """The account at the close: sized by closes, judged by the last quotes."""
@@ -464,8 +472,12 @@ class Desk:
         if self.guard.state == State.ACTIVE:
             return ""
         held = self.keeper.now().positions.get(order.symbol, Decimal(0))
-        reduces = held * order.signed < 0 and abs(order.signed) <= abs(held)
+        reduces = held * order.remaining < 0 and abs(order.remaining) <= abs(held)
         return "" if reduces else f"{self.guard.state}: {self.guard.why}"
+
+    def _unwanted(self) -> list[Booked]:
+        """What is at the broker, but would not be sent any more."""
+        return [order for order in self.keeper.now().open() if self._withheld(order)]
 
     def _lose(self, order: Booked) -> None:
         why = "the broker does not have it, after it was sent twice"
@@ -482,8 +494,9 @@ class Desk:
                 waiting = list(self.keeper.now().open())
                 if not waiting:
                     return True
-                if self.pace.late(close, self.config.orders.deadline) or self.guard.state != State.ACTIVE:
-                    asked |= self._cancel([order for order in waiting if order.id not in asked])
+                late = self.pace.late(close, self.config.orders.deadline)
+                if ending := waiting if late else self._unwanted():
+                    asked |= self._cancel([order for order in ending if order.id not in asked])
                     self.keeper.sweep()
                     if not any(True for _ in self.keeper.now().open()):
                         self._tell_of_cuts(asked)
