@@ -91,7 +91,7 @@ class PaperConfig:
     pause: float = setting(0.0, low=0, help="seconds between bars in lock-step, for somebody who watches")
     host: str = setting("127.0.0.1", help="where the dashboard listens")
     port: int = setting(8702, low=0, high=65535, help="of the dashboard; 0: any free one")
-    wandb: Literal["disabled", "offline", "online"] = "disabled"
+    wandb: Literal["auto", "offline", "disabled"] = setting("auto", help="auto: online if WANDB_API_KEY is set")
 
     def __post_init__(self) -> None:
         if not (self.name.isascii() and self.name.isalnum() and 1 <= len(self.name) <= 12):

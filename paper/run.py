@@ -18,10 +18,11 @@ from tqdm import tqdm
 from kit.config import to_dict
 from kit.errors import INTERRUPTED, UserError
 from kit.files import write_json
+from kit.tracking import mode_of
 from market.sources.alpaca import SIZES
 from paper.alpaca import AlpacaBroker, LocalBroker, LocalConfig
 from paper.broker import BrokerError
-from paper.chain import keys_from
+from paper.chain import Anchor, keys_from
 from paper.config import BOARD_TOKEN, PaperConfig
 from paper.desk import Desk, Ensemble
 from paper.guard import Guard, ask_for_reset
@@ -29,6 +30,7 @@ from paper.journal import Journal
 from paper.look import Look
 from paper.observed import source_of
 from paper.pace import Calendar, Lockstep, Pace
+from paper.tracking import Tracker
 from paper.watch.alerts import Alerts
 from paper.watch.board import Board
 from paper.watch.metrics import Metrics
@@ -77,6 +79,10 @@ def trade(config: PaperConfig, folder: Path, bars: int | None = None) -> int:
             metrics=metrics,
         )
         stack.callback(board.close)
+        tracker = None
+        if mode := mode_of(config.wandb):
+            tracker = Tracker(mode, folder, f"{config.name}-{folder.name}")
+            stack.callback(tracker.close)
         ask = broker.observed if isinstance(broker, LocalBroker) else None
 
         def shown(desk: Desk) -> None:
@@ -89,8 +95,16 @@ def trade(config: PaperConfig, folder: Path, bars: int | None = None) -> int:
                 metrics.decided(desk.decided_in)
             for order in desk.keeper.now().orders.values():
                 metrics.ended(order.status)
+            if tracker is not None and desk.told is not None:
+                equity, equal = float(desk.told["equity"]), float(desk.told["equal"])
+                state = {"state": desk.guard.state.value, "close": desk.told["close"]}
+                tracker.bar({"equity": equity, "equal_weight": equal, "decision_seconds": desk.decided_in, **state})
             line.update()
             shown(desk)
+
+        def anchored(anchor: Anchor) -> None:
+            if tracker is not None:
+                tracker.anchor(anchor)
 
         desk = Desk(
             config,
@@ -105,6 +119,7 @@ def trade(config: PaperConfig, folder: Path, bars: int | None = None) -> int:
             alerts.alert,
             shown=shown,
             handled=handled,
+            anchored=anchored,
             admin=os.environ.get(ADMIN_TOKEN, "").strip(),
             **({"asked_at": lambda close: close.at} if local else {}),
         )

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from outcomes import Made, made
 
+from kit.tracking import FOLDER, LOG
 from tournament import leaderboard
-from tournament.tracking import FOLDER, LOG, Tracker, message, mode_of
+from tournament.tracking import Tracker, message, mode_of
 
 BLOCK = 1 << 15
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -110,7 +111,7 @@ def test_a_fold_is_its_validation_curve_and_its_test_figures(usual: Made) -> Non
 
 HUNG = "import time; time.sleep(60)"
 DEAD = "import sys; print('CommError: no such server'); sys.exit(1)"
-MISSING = "import sys; sys.modules['wandb'] = None; from tournament.tracking import main; main()"
+MISSING = "import sys; sys.modules['wandb'] = None; from tournament.tracking import log, run_tracker; run_tracker(log)"
 
 
 @pytest.mark.parametrize(
