@@ -38,20 +38,28 @@ class Bars:
         self.broker, self.symbols, self.needed = broker, tuple(symbols), needed
         self.bars_per_year, self.bar, self.session_close, self.gaps = bars_per_year, bar, session_close, gaps
         self._rows: dict[np.datetime64, np.ndarray] = {}  # by time: [A, 5], NaN where a symbol has no bar
+        self._before = np.full(len(self.symbols), np.nan)  # [A] the last close before these
 
     def upto(self, close: datetime) -> Panel:
         """The bars up to the one that closes then; raises Stale."""
         known = sorted(self._rows)
         if not known or not self._extend(known[-min(OVERLAP, len(known))], close):
             self._fetch_all(close)
-        times = np.array(sorted(self._rows)[-self.needed :])
-        self._rows = {time: self._rows[time] for time in times}
+        times = self._trim()
         if len(times) < self.needed:
             raise Stale(f"{len(times)} bars up to {_shown(close)}; the ensemble needs {self.needed}")
         closes = self._closes(times, close)
         if closes[-1] != _moment(close):
             raise Stale(f"the last bar closed at {closes[-1]}; expected one of {_shown(close)}")
         return self._panel(times, closes)
+
+    def _trim(self) -> np.ndarray:
+        """The last times; of what goes, the last closes are kept: a symbol may pause for longer."""
+        times = sorted(self._rows)
+        for time in times[: -self.needed]:
+            close = self._rows.pop(time)[:, FIELDS.index("close")]
+            self._before = np.where(np.isnan(close), self._before, close)
+        return np.array(times[-self.needed :])
 
     def _extend(self, since: np.datetime64, close: datetime) -> bool:
         """Whether what was fetched before still stands."""
@@ -60,7 +68,7 @@ class Bars:
         return all(np.array_equal(self._rows[time], values, equal_nan=True) for time, values in before.items())
 
     def _fetch_all(self, close: datetime) -> None:
-        span = self._calendar_span()
+        span, self._before = self._calendar_span(), np.full(len(self.symbols), np.nan)
         for _ in range(3):
             self._rows = self._fetch(_moment(close - span), close)
             if len(self._rows) >= self.needed:
@@ -93,6 +101,10 @@ class Bars:
         columns = {name: np.ascontiguousarray(cube[:, :, k]) for k, name in enumerate(FIELDS)}
         tradable = ~np.isnan(columns["close"])
         self._refuse_gaps(tradable)
+        for name in FIELDS:
+            carried = 0.0 if name == "volume" else self._before
+            paused = ~tradable[0] & ~np.isnan(self._before)
+            columns[name][0] = np.where(paused, carried, columns[name][0])
         fill_gaps(columns, tradable)
         return Panel(
             self.symbols,

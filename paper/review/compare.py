@@ -4,10 +4,11 @@ The difference is split by a chain of runs: the backtest; the same with the answ
 given; then timing, rounding, limits, fills and costs become real, one after the other, each together
 with those before it; the last of these is the desk itself. The parts are the steps of the chain, so that
 they sum to the whole. A different order of the chain would split what two causes did together in
-another way.
+another way. What a cause led the ensemble to answer, as the desk then held something else, is that
+cause's.
 
-    answers    what the ensemble said at the desk and would have said in the backtest: another version,
-               other data, single precision, and what it said because the desk held something else
+    answers    what the ensemble said at the desk and this bundle says of the same portfolio: another
+               version, other data, single precision
     timing     bars that the desk missed or refused
     rounding   whole shares, orders too small to be sent, the desk's own no-trade band
     limits     what the risk engine cut, halts, stop-losses, a canary's share
@@ -18,6 +19,7 @@ another way.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,9 +28,10 @@ import numpy as np
 import torch
 
 from agents.bundle import Bundle
-from envs.config import CostConfig, TradingConfig
+from agents.ensemble import Ensemble
+from envs.config import CostConfig
 from envs.market import MarketTensors
-from envs.policy import Policy, equal_weight, portfolio_of
+from envs.policy import Allocated, Policy, equal_weight, portfolio_of
 from envs.transition import State
 from kit.errors import UserError
 from market.clock import infer_bar
@@ -69,16 +72,14 @@ def compare(record: Record, bundle: Bundle, panel: Panel, charges: CostConfig | 
     """`panel` holds the bars that were traded and the look-back before; `charges`: what prices at the venue
     contain beside the price (default: what the bundle assumes, as the local exchange does)."""
     rows = rows_of(record, panel)
-    seen, trading = bundle.market(panel), bundle.trading
-    market = _market(panel, trading)
-    venue = market if charges in (None, trading.costs) else _market(panel, replace(trading, costs=charges))
+    market, policy = _in_double(bundle, panel)
+    venue = market
+    if charges is not None and charges != bundle.trading.costs:
+        trading = replace(bundle.trading, costs=charges)
+        venue = MarketTensors.build(panel, trading, dtype=torch.float64)
     desk = _Desk.of(record, panel, rows)
     trades = _Trades.of(record, desk, market, venue)
     real = _real(record, desk, trades, market, venue)
-
-    def policy(market: MarketTensors, bar: torch.Tensor, portfolio: torch.Tensor) -> torch.Tensor:
-        """Networks have single precision; the books do not."""
-        return bundle.policy(seen, bar, portfolio.float()).double()
 
     with torch.no_grad():
         ideal = walk(market, real, _both(market, policy), 2).numpy()
@@ -156,8 +157,12 @@ def rows_of(record: Record, panel: Panel) -> np.ndarray:  # [R] bars of the pane
     return rows
 
 
-def _market(panel: Panel, trading: TradingConfig) -> MarketTensors:
-    return MarketTensors.build(panel, trading, dtype=torch.float64)
+def _in_double(bundle: Bundle, panel: Panel) -> tuple[MarketTensors, Policy]:
+    """The bundle's market and policy, so precise that portfolios which differ by rounding get the same answer."""
+    features = bundle.market(panel).features.numpy()
+    members = [Allocated(copy.deepcopy(member.actor).double()) for member in bundle.policy.policies]
+    policy = Ensemble(members, bundle.policy.weights.tolist())
+    return MarketTensors.build(panel, bundle.trading, features, dtype=torch.float64), policy
 
 
 def _units(record: Record, close: np.ndarray) -> np.ndarray:  # [R, A] -> [R, A]
@@ -190,7 +195,8 @@ class _Trades:
         bars, equity = torch.from_numpy(desk.bars[:-1]), desk.equity[:-1, None]
         weights = desk.values[:-1] / equity
         money = torch.from_numpy(desk.wealth[:-1] * desk.equity[0] / market.trading.capital)
-        state = State(bars, torch.from_numpy(np.column_stack([weights, 1.0 - weights.sum(axis=1)])), money, money)
+        with_cash = torch.from_numpy(np.column_stack([weights, 1.0 - weights.sum(axis=1)]))
+        state = State(bars, with_cash, money, money.cummax(0).values)
         expected = np.nan_to_num(desk.of_record(record.expected, np.nan)) / equity
         asked, withheld, filled = (
             _with_cash(desk.of_record(values, 0.0) * expected)
@@ -232,9 +238,7 @@ def _real(record: Record, desk: _Desk, trades: _Trades, market: MarketTensors, v
     cash = before[:, -1] - trades.paid.sum(1)
     usual = income(market, cash, (before + trades.filled) * quote.drift / quote.hold)
     return Real(
-        first=int(desk.bars[0]),
-        wealth=float(trades.state.wealth[0]),
-        weights=before,
+        states=trades.state,
         answered=answered,
         missed=~torch.from_numpy(desk.of_record(record.decided, False)),
         wanted=wanted,

@@ -25,9 +25,7 @@ _LEAST = 1e-15  # of wealth: a smaller trade has the rates of this one
 class Real:
     """What a desk did at T bars. [T, A+1] cash last, unless something else is said."""
 
-    first: int  # the bar of the market that row 0 was decided at
-    wealth: float  # then, over the capital that costs are made for
-    weights: torch.Tensor  # before the orders
+    states: State  # T portfolios before the orders; wealth over the capital that costs are made for
     answered: torch.Tensor  # [T] bool: the ensemble was asked
     missed: torch.Tensor  # [T] bool: there was no decision
     wanted: torch.Tensor
@@ -46,9 +44,8 @@ class Real:
         return len(self.answered)
 
     def begin(self, count: int) -> State:
-        wealth = torch.full((count,), self.wealth, dtype=torch.float64)
-        weights = self.weights[:1].expand(count, -1).clone()
-        return State(torch.full((count,), self.first), weights, wealth, wealth.clone())
+        """So many times the first of them."""
+        return State(*(part[:1].repeat_interleave(count, 0) for part in self.states))
 
 
 def walk(
@@ -62,13 +59,13 @@ def walk(
         state, _, _ = transition(market, state, orders)
         state = _with_transfer(state, real.transfers[t])
         wealth.append(state.wealth)
-    return torch.stack(wealth, dim=1) / real.wealth
+    return torch.stack(wealth, dim=1) / wealth[0][:, None]
 
 
 def follow(market: MarketTensors, real: Real, policy: Policy) -> torch.Tensor:  # [6, T+1]
     """Wealth of the desk's answers, of one unit, with none of STEPS real, with the first, the first two, and so on.
 
-    `policy` stands in where the desk did not ask.
+    `policy` answers where the desk did not ask, and tells what another portfolio would have changed.
     """
     count = len(STEPS) + 1
     on = torch.ones(count, len(STEPS)).tril(-1) > 0  # [N, S]
@@ -101,7 +98,7 @@ def follow(market: MarketTensors, real: Real, policy: Policy) -> torch.Tensor:  
         state = State(state.bar + 1, held / growth[:, None], after, torch.maximum(state.peak, after))
         state = _with_transfer(state, real.transfers[t])
         wealth.append(state.wealth)
-    return torch.stack(wealth, dim=1) / real.wealth
+    return torch.stack(wealth, dim=1) / wealth[0][:, None]
 
 
 def rates(market: MarketTensors, state: State, trades: torch.Tensor) -> torch.Tensor:  # [N, A+1] -> [N, A+1]
@@ -130,17 +127,17 @@ def income(market: MarketTensors, cash: torch.Tensor, held: torch.Tensor) -> tor
 def _changes(
     market: MarketTensors, real: Real, t: int, state: State, policy: Policy, asks: torch.Tensor
 ) -> torch.Tensor:  # asks [N, 1] bool -> [N, A+1]
-    """By how much weights are to change: as the desk was told, at its own portfolio exactly that."""
-    weights, allocation = state.weights, market.trading.allocation
+    """By how much weights are to change. At the desk's own portfolio that is what the desk was told; at another,
+    `policy` says by how much the answer would have been another."""
+    weights, allocation, count = state.weights, market.trading.allocation, len(state.bar)
+    there = State(*(torch.cat([own, desks[t : t + 1]]) for own, desks in zip(state, real.states)))
+    answers = policy(market, there.bar, portfolio_of(market, there))  # [N+1, A+1]
+    ordered = approach(there.weights, answers, allocation)
+    change = torch.where(asks, ordered[:-1] - weights, 0.0)
     if real.answered[t]:
-        wanted, before = real.wanted[t].expand_as(weights), real.weights[t].expand_as(weights)
-        moved = approach(weights, wanted, allocation) - approach(before, wanted, allocation)
-        change = real.ordered[t] + moved - weights
-    elif asks.any():
-        ordered = approach(weights, policy(market, state.bar, portfolio_of(market, state)), allocation)
-        change = torch.where(asks, ordered - weights, 0.0)
-    else:
-        change = torch.zeros_like(weights)
+        told = torch.cat([real.wanted[t] + answers[:-1] - answers[-1], real.wanted[t : t + 1]])
+        ordered = approach(there.weights, told, allocation)
+        change = real.ordered[t] + ordered[:-1] - ordered[-1] - weights
     change[:, -1] = 0.0
     return change
 

@@ -15,7 +15,6 @@ from envs.backtest import backtest
 from envs.market import MarketTensors
 from paper.desk import Desk
 
-
 UNLIMITED = ("limits.gross=null", "limits.net_low=null", "limits.net_high=null", "limits.leverage=null")
 
 
