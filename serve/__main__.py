@@ -245,7 +245,8 @@ def _parser() -> Command:
         shared(made)
 
     made = command(run, "run", "serve a bundle, or the registry's champion, until Ctrl-C")
-    made.add_argument("target", nargs="?", type=file_or_setting, metavar="BUNDLE", help="to register first (default: none)")
+    first = "to register first (default: none)"
+    made.add_argument("target", nargs="?", type=file_or_setting, metavar="BUNDLE", help=first)
     made.add_argument("--plain", action="store_true", help="one process without Ray: ready at once, for replays")
     shared(made)
     made = command(register, "register", "take a bundle into the registry, verified")

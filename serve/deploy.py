@@ -86,8 +86,23 @@ def _apart() -> dict[str, str]:
     files = {"CONFIG_FILE_LOC": "haproxy.cfg", "SOCKET_PATH": "admin.sock", "SERVER_STATE_FILE": "server-state"}
     paths = {f"RAY_SERVE_HAPROXY_{name}": str(folder / file) for name, file in files.items()}
     ports = {f"RAY_SERVE_HAPROXY_{name}": str(free_port()) for name in ("STATS_PORT", "METRICS_PORT")}
+    busy = folder / "busy.http"
+    busy.write_bytes(_busy())
     base = {"RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder), "PODRACER_HAPROXY": get_haproxy_binary()}
-    return {**paths, **ports, **base}
+    return {**paths, **ports, **base, "PODRACER_BUSY": str(busy)}
+
+
+def _busy() -> bytes:
+    """What HAProxy answers where no replica does: it may be asked again, for nothing was decided."""
+    from serve.http import problem_response
+    from serve.schema import Problem
+    from serve.service import COME_AGAIN
+
+    response = problem_response(Problem(503, "", "no replica answers now", COME_AGAIN))
+    lines = ["HTTP/1.1 503 Service Unavailable"]
+    lines += [f"{name.decode()}: {value.decode()}" for name, value in response.raw_headers]
+    lines += ["cache-control: no-cache", "connection: close", "", ""]
+    return "\r\n".join(lines).encode() + bytes(response.body)
 
 
 def free_port() -> int:

@@ -1,8 +1,11 @@
 #!/bin/sh
-# HAProxy as Ray Serve starts it, but with its own statistics on this machine alone: Ray's file opens them to everybody.
+# HAProxy as Ray Serve starts it, but with its own statistics on this machine alone, which Ray's file opens to everybody,
+# and with a problem and a time to come again where no replica answers, which Ray makes a bare 500.
 before=
 for word; do
-    [ "$before" = -f ] && sed -i -E 's/^([[:space:]]*bind )\*?:([0-9]+)$/\1127.0.0.1:\2/' "$word"
+    [ "$before" = -f ] && sed -i -E \
+        -e 's/^([[:space:]]*bind )\*?:([0-9]+)$/\1127.0.0.1:\2/' \
+        -e "s#^([[:space:]]*errorfile 50[234] ).*#\1$PODRACER_BUSY#" "$word"
     before=$word
 done
 exec "$PODRACER_HAPROXY" "$@"

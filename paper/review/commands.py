@@ -41,9 +41,9 @@ def review(folder: Path, bundle: Path, data: DataConfig, charges: CostConfig | N
     record = read(folder / JOURNAL, loaded.symbols)
     if charges is None and _broker(folder) == "alpaca":
         charges = NO_COSTS
-    found = drifts.drift(record, loaded, panel)
-    drifts.write(folder, found)
-    return Review(folder, loaded, panel, record, compare(record, loaded, panel, charges), found)
+    compared, drift = compare(record, loaded, panel, charges), drifts.drift(record, loaded, panel)
+    drifts.write(folder, drift)
+    return Review(folder, loaded, panel, record, compared, drift)
 
 
 def report(folder: Path, bundle: Path, data: DataConfig, charges: CostConfig | None = None) -> Path:

@@ -11,7 +11,7 @@ cause's.
                version, other data, single precision
     timing     bars that the desk missed or refused
     rounding   whole shares, orders too small to be sent, the desk's own no-trade band
-    limits     what the risk engine cut, halts, stop-losses, a canary's share
+    limits     what the risk engine cut, halts, stop-losses, and all that a canary's orders changed
     fills      prices other than the fill rule's, partial fills, orders that were rejected or lost
     costs      what the venue charged beside the costs of the model, interest and fees too
     rest       what these bars do not explain: other prices than the desk saw, dividends
@@ -29,6 +29,7 @@ import torch
 
 from agents.bundle import Bundle
 from agents.ensemble import Ensemble
+from agents.heads import ActorNet
 from envs.config import CostConfig
 from envs.market import MarketTensors
 from envs.policy import Allocated, Policy, equal_weight, portfolio_of
@@ -160,7 +161,8 @@ def rows_of(record: Record, panel: Panel) -> np.ndarray:  # [R] bars of the pane
 def _in_double(bundle: Bundle, panel: Panel) -> tuple[MarketTensors, Policy]:
     """The bundle's market and policy, so precise that portfolios which differ by rounding get the same answer."""
     features = bundle.market(panel).features.numpy()
-    members = [Allocated(copy.deepcopy(member.actor).double()) for member in bundle.policy.policies]
+    actors = [policy.actor for policy in bundle.policy.policies if isinstance(policy, Allocated)]
+    members = [Allocated(copy.deepcopy(actor).double()) for actor in actors if isinstance(actor, ActorNet)]
     policy = Ensemble(members, bundle.policy.weights.tolist())
     return MarketTensors.build(panel, bundle.trading, features, dtype=torch.float64), policy
 
@@ -228,6 +230,7 @@ def _real(record: Record, desk: _Desk, trades: _Trades, market: MarketTensors, v
     change = torch.where(answered[:, None], ordered - before, 0.0)
     ratio = torch.where(change != 0, asked / change, 1.0)
     forced = (ratio < -RATIO) | (ratio > 1 + RATIO) | ((change == 0) & (asked != 0))
+    forced |= torch.from_numpy(desk.of_record(record.canary, False))[:, None]
     forced[:, -1] = False
     cut = _with_cash(desk.of_record(record.clipped, False)) > 0
     quote = market.quote(trades.state.bar)

@@ -26,7 +26,7 @@ MEANING = {
     "answers": "what the ensemble said at the desk, and would have said in the backtest",
     "timing": "bars missed or refused",
     "rounding": "whole shares, orders too small to send, the desk's own band",
-    "limits": "what the risk engine cut, halts, stop-losses",
+    "limits": "what the risk engine cut, halts, stop-losses, a canary's orders",
     "fills": "prices other than the fill rule's, partial fills, orders rejected or lost",
     "costs": "what was charged beside what the model charges",
     "rest": "what these bars do not explain, as dividends or other prices",
@@ -80,11 +80,16 @@ def _answer(page: Page, found: Comparison, record: Record, drift: Drift) -> None
         )
     halted = record.decided & ~record.answered
     notes = [
-        f"{found.missed:,} of {len(found.dates) - 1:,} bars were missed or refused." if found.missed else "",
-        f"At {int(halted.sum()):,} bars the desk was halted and asked nobody." if halted.any() else "",
+        f"Missed or refused: {found.missed:,} of {len(found.dates) - 1:,} bars." if found.missed else "",
+        f"Halted, so that nobody was asked: {int(halted.sum()):,} bars." if halted.any() else "",
         *(f"{f.level.capitalize()}: {f.text}." for f in drift.findings if f.level != "info"),
     ]
-    page.bullets([note for note in notes if note] or ["No bar was missed, and nothing has drifted beyond its limit."])
+    page.bullets(
+        [note for note in notes if note]
+        or ["No bar was missed, and nothing that can be judged has drifted beyond its limit."]
+    )
+    first = record.equity[0]
+    turned = format_value(float(found.traded.sum() / first))
     falls = {name: drawdown(_returns(wealth)) for name, wealth in _wealth(found).items()}
     page.figures(
         [
@@ -92,19 +97,19 @@ def _answer(page: Page, found: Comparison, record: Record, drift: Drift) -> None
             ("Equal weight", _signed(theirs), f"drawdown {format_value(float(falls[EQUAL].min()), '%')}"),
             ("Backtest", _signed(promised), f"drawdown {format_value(float(falls[BACKTEST].min()), '%')}"),
             ("Tracking difference", _bp(ours - promised), "of the first wealth, at the end"),
-            ("Costs", _bp(float(found.charged.sum()) / record.equity[0]), "of the first wealth, by the venue's rules"),
-            ("Traded", f"×{format_value(float(found.traded.sum() / record.equity[0]))}", "times the first wealth"),
+            ("Costs", _bp(float(found.charged.sum()) / first), f"by the venue's rules, of {turned} times that traded"),
         ]
     )
     note = "Of 1 at the first close, after costs. The backtest and equal weight trade at the model's prices and costs."
     page.lines("Equity", found.dates, _wealth(found), note=note)
+    falls = {name: falls[name] for name in (LIVE, EQUAL)}
     page.lines("Drawdown", found.dates, falls, unit="%", area=True, note="Below the highest equity so far.")
 
 
 def _mostly(found: Comparison) -> str:
     last = {name: float(part[-1]) * BP for name, part in found.parts.items()}
     name = max(last, key=lambda name: abs(last[name]))
-    return f", most of it by {name} ({_bp(last[name] / BP)})" if abs(last[name]) >= SEEN else ""
+    return f", the largest part by {name} ({_bp(last[name] / BP)})" if abs(last[name]) >= SEEN else ""
 
 
 def _certainty(found: Comparison) -> str:
@@ -249,7 +254,7 @@ def _drift(page: Page, drift: Drift) -> None:
         [
             ("Members apart", f"×{format_value(drift.dispersion)}", "dispersion, over that of the walk-forward"),
             ("Drawdown", format_value(drift.drawdown, "%"), "the deepest at the desk"),
-            ("Expected", format_value(drift.expected_drawdown, "%"), "the deepest of the walk-forward"),
+            ("On the walk-forward", format_value(drift.expected_drawdown, "%"), "the deepest drawdown there"),
         ]
     )
 

@@ -25,8 +25,9 @@ INCIDENTS = {
     "withheld": "withheld",
     "lost": "lost",
     "start": "restart",
+    "canary-begun": "canary begun",
+    "canary-ended": "canary ended",
 }
-UNFILLED = ("canceled", "rejected", "expired")
 OF_ORDERS = ("sent", "order", "withheld", "rejected", "lost")
 KINDS = ("opening", "decision", "fill", "settled", "activity", "rounding", *OF_ORDERS, *INCIDENTS)
 
@@ -57,6 +58,7 @@ class Record:
     members: Mapping[str, float]  # and what share they had when they voted last
     versions: tuple[str, ...]  # of the ensemble
     clipped: np.ndarray  # [T, A] bool: a limit had something to say of it
+    canary: np.ndarray  # [T] bool: orders are those of a canary too
     asked: np.ndarray  # [T, A] quantity of the orders decided, below zero: to sell
     withheld: np.ndarray  # [T, A] of that, what was not sent
     filled: np.ndarray  # [T, A]
@@ -86,6 +88,7 @@ class _Row:
     cash: float
     held: dict[str, float]
     splits: dict[str, float]
+    canary: bool
     began: str = ""
     told: dict[str, Any] = field(default_factory=dict)
     asked: dict[str, float] = field(default_factory=dict)
@@ -108,6 +111,7 @@ class _Reader:
         self.cash, self.held, self.splits = 0.0, dict[str, float](), dict[str, float]()
         self.orders: set[str] = set()  # of the bar that is being handled
         self.starts = 0
+        self.canary = False
 
     def follow(self, entry: Entry) -> None:
         body, kind = entry.body, entry.kind
@@ -117,11 +121,14 @@ class _Reader:
             self.cash, self.held = float(body["cash"]), _floats(body["positions"])
         elif kind == "activity":
             self._activity(body)
+        elif kind.startswith("canary"):
+            self.canary = kind == "canary-begun"
         elif kind == "rounding":
             self.cash = float(body["cash"])
         elif kind in ("decision", "refused"):
             told = body if kind == "decision" else {}
-            self.rows.append(_Row(body["close"], self.cash, dict(self.held), dict(self.splits), entry.at, told))
+            held, splits = dict(self.held), dict(self.splits)
+            self.rows.append(_Row(body["close"], self.cash, held, splits, self.canary, entry.at, told))
             self.orders = set()
         elif kind == "settled":
             self.cash, self.held = float(body["cash"]), _floats(body["positions"])
@@ -155,8 +162,8 @@ class _Reader:
             row.withheld[symbol] = row.withheld.get(symbol, 0.0) + quantity
         elif entry.kind == "sent":
             row.sent = entry.at
-        elif entry.kind == "order" and body["status"] in UNFILLED and body.get("reason"):
-            self._tell(entry, body["status"], f"{body['id']}: {body['reason']}")
+        elif entry.kind == "order" and (body["status"] in ("rejected", "expired") or body.get("reason")):
+            self._tell(entry, body["status"], f"{body['id']}: {body.get('reason', 'the broker gave no reason')}")
 
     def _fill(self, body: Mapping[str, Any]) -> None:
         row, symbol, quantity = self.rows[-1], body["symbol"], _signed(body)
@@ -176,6 +183,8 @@ class _Reader:
             "reset": "{who}: {why}",
             "stop-loss": "{symbol}: {why}",
             "start": "with version {version}",
+            "canary-begun": "{version}",
+            "canary-ended": "{version}: {why}",
         }
         self._tell(entry, INCIDENTS[entry.kind], words.get(entry.kind, "{id}: {reason}").format_map(body))
 
@@ -227,6 +236,7 @@ def read(journal: Path, symbols: Sequence[str]) -> Record:
         members=members,
         versions=tuple(dict.fromkeys(row.told["version"] for row in rows if "version" in row.told)),
         clipped=laid_out(iter(clipped), 0.0) > 0,
+        canary=np.array([row.canary for row in rows]),
         asked=laid_out((row.asked for row in rows), 0.0),
         withheld=laid_out((row.withheld for row in rows), 0.0),
         filled=laid_out((row.filled for row in rows), 0.0),

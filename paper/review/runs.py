@@ -129,7 +129,7 @@ def _changes(
 ) -> torch.Tensor:  # asks [N, 1] bool -> [N, A+1]
     """By how much weights are to change. At the desk's own portfolio that is what the desk was told; at another,
     `policy` says by how much the answer would have been another."""
-    weights, allocation, count = state.weights, market.trading.allocation, len(state.bar)
+    weights, allocation = state.weights, market.trading.allocation
     there = State(*(torch.cat([own, desks[t : t + 1]]) for own, desks in zip(state, real.states)))
     answers = policy(market, there.bar, portfolio_of(market, there))  # [N+1, A+1]
     ordered = approach(there.weights, answers, allocation)

@@ -37,9 +37,9 @@ class Drivers:
         command = [sys.executable, __file__]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=given)
 
-    def live(self, folder: Path, words: Sequence[str], kill: str = "", nth: int = 0) -> int:
+    def live(self, folder: Path, words: Sequence[str], kill: str = "", nth: int = 0, by: int = signal.SIGKILL) -> int:
         """Until its market has ended, or until it dies at that moment (of those with this name, or of all)."""
-        line = json.dumps({"folder": str(folder), "words": list(words), "kill": kill, "nth": nth})
+        line = json.dumps({"folder": str(folder), "words": list(words), "kill": kill, "nth": nth, "by": by})
         _of(self._process.stdin).write(f"{line}\n")
         _of(self._process.stdin).flush()
         return int(_of(self._process.stdout).readline())
@@ -62,16 +62,16 @@ def _of(stream: IO[str] | None) -> IO[str]:
 class Moments:
     """Notes each where a kill does not undo it."""
 
-    def __init__(self, folder: Path, kill: str, nth: int) -> None:
+    def __init__(self, folder: Path, kill: str, nth: int, by: int) -> None:
         self._file = os.open(folder / EVENTS, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        self._kill, self._left = kill, nth
+        self._kill, self._left, self._by = kill, nth, by
 
     def __call__(self, name: str) -> None:
         os.write(self._file, f"{name}\n".encode())
         if self._kill in ("", name):
             self._left -= 1
             if self._left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), self._by)
 
 
 def watch_journal(here: Moments) -> None:
@@ -118,14 +118,14 @@ def watch_requests(here: Moments) -> None:
     connection.putrequest, connection.getresponse = put_watched, get_watched
 
 
-def live(folder: str, words: list[str], kill: str, nth: int) -> int:
+def live(folder: str, words: list[str], kill: str, nth: int, by: int) -> int:
     from kit.config import load
     from kit.log import set_up_logging
     from paper.config import PaperConfig
     from paper.run import trade
 
     set_up_logging("DEBUG")
-    here = Moments(Path(folder), kill, nth)
+    here = Moments(Path(folder), kill, nth, by)
     watch_journal(here)
     watch_requests(here)
     return trade(load(PaperConfig, None, words), Path(folder))

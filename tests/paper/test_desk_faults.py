@@ -26,12 +26,14 @@ from kit.errors import UserError
 from market.panel import Observed, Panel
 from market.sources.patience import Clock
 from paper import alpaca, keeper
+from paper.broker import whole_steps
 from paper.desk import Desk
 from paper.risk import State
 from serve.client import Client
 
 CALM = PANEL.symbols[0]  # trades at every bar
 QUICK = 0.02  # of the real pauses between attempts
+ORDERS = 3  # of the first bar
 HANG = ("broker.timeout_s=1",)
 
 
@@ -138,24 +140,37 @@ def test_an_order_is_not_given_up_while_the_broker_cannot_be_asked(stand: Stand,
     assert entries(tmp_path, "lost") == []
 
 
-def test_an_order_that_never_arrives_is_given_up(stand: Stand, tmp_path: Path):
+def test_orders_that_never_arrive_are_given_up(stand: Stand, tmp_path: Path):
+    """All of the first bar's, and each was sent twice."""
     with stand.world(tmp_path) as there:
-        script(there.exchange, {"route": "POST /v2/orders", "kind": "drop", "times": 2})
+        script(there.exchange, {"route": "POST /v2/orders", "kind": "drop", "times": 2 * ORDERS})
         assert replayed(there, "orders.settle=0.01") == State.ACTIVE
-        (lost,) = entries(tmp_path, "lost")
-        assert lost["id"] not in there.exchange.exchange.book.by_client
-        assert len(there.exchange.exchange.book.by_client) > 0
+        lost = [body["id"] for body in entries(tmp_path, "lost")]
+        assert lost == entries(tmp_path, "decision")[0]["orders"]
+        assert len(lost) == ORDERS
+        assert there.exchange.exchange.book.by_client
+        assert not {*lost} & {*there.exchange.exchange.book.by_client}
     assert kinds(there) == {"unknown", "lost"}
 
 
-@pytest.mark.parametrize("times", [30, 300])
-def test_a_broker_that_cannot_be_reached_for_long(times: int, stand: Stand, tmp_path: Path):
-    """A bar may pass without a trade; the desk goes on where it was left."""
+def silenced(there: World, times: int) -> Callable[[], None]:
+    return lambda: script(there.exchange, {"route": "* /v2/*", "kind": "500", "times": times})
+
+
+def test_a_broker_that_is_silent_for_a_while_is_waited_for(stand: Stand, unharmed: End, tmp_path: Path):
     with stand.world(tmp_path) as there:
-        silence = {"route": "* /v2/*", "kind": "500", "times": times}
-        assert replayed(there, handled=after_bars(1, lambda: script(there.exchange, silence))) == State.ACTIVE
-        assert there.exchange.exchange.tape.ended
-    assert "broker" in kinds(there)
+        assert replayed(there, "data.patience=60", handled=after_bars(1, silenced(there, 40))) == State.ACTIVE
+        assert end_of(there.exchange, tmp_path) == unharmed
+
+
+def test_a_broker_that_is_silent_for_long_costs_bars_and_no_more(stand: Stand, tmp_path: Path):
+    with stand.world(tmp_path) as there, there.desk(handled=after_bars(1, silenced(there, 10**6))) as desk:
+        desk.run()
+        there.exchange.exchange.script.clear()
+        assert settled(there, desk) == State.ACTIVE
+    assert {(body["kind"], body["why"].split(":")[0]) for body in entries(tmp_path, "refused")} == {("broker", "clock")}
+    assert len(entries(tmp_path, "decision")) == 1
+    assert [(kind, level) for kind, level, _ in there.alerts] == [("broker", "critical")] * (BARS - 1)
 
 
 def test_a_cancellation_that_is_lost_is_asked_for_again(stand: Stand, tmp_path: Path):
@@ -203,10 +218,7 @@ def test_a_partial_fill_whose_rest_is_cancelled(stand: Stand, tmp_path: Path):
         script(there.exchange, {"market": "partial", "symbol": CALM, "share": 0.25})
         assert replayed(there) == State.ACTIVE
         first = next(o for o in there.exchange.exchange.book.orders.values() if o.symbol == CALM)
-        assert (first.status, first.filled) == (
-            "canceled",
-            (first.quantity / 4).quantize(Decimal("1e-9"), "ROUND_DOWN"),
-        )
+        assert (first.status, first.filled) == ("canceled", whole_steps(first.quantity / 4))
     assert [(kind, level) for kind, level, _ in there.alerts] == [("cut", "warning")]
     assert first.client_id in there.alerts[0][2]
 

@@ -85,15 +85,7 @@ def test_a_clean_replay_leaves_nothing_to_explain(kind: str, clean: Traded, tmp_
     assert found.live[0] == 1.0
     assert abs(found.live[-1] - 1.0) > 1e-3
     assert found.missed == 0
-
-
-def test_decisions_saw_these_bars(clean: Traded) -> None:
-    """But for what a column last said before the window that the desk asks for."""
-    needed, column = clean.bundle.bars_needed, PANEL.observed["signal"]
-    windows = [slice(bar + 1 - needed, bar + 1) for bar in range(START, START + len(clean.record))]
-    within = [not (column.known_at[rows] < PANEL.times[rows.start]).any() for rows in windows]
-    assert clean.compared().same_data == (sum(within), len(windows))
-    assert sum(within) > 50
+    assert found.same_data == (len(found.dates), len(found.dates))
 
 
 def test_the_runs_are_those_of_the_backtest(clean: Traded) -> None:
@@ -192,7 +184,7 @@ def test_a_halt_is_limits(tmp_path: Path) -> None:
 
 def test_all_at_once_still_sums_and_leaves_no_rest(tmp_path: Path) -> None:
     costs = CostConfig(multiple=2.0)
-    words = ("orders.fractional=false", "limits.per_name=0.35")
+    words = ("orders.fractional=false", "limits.per_name=0.3")
     with desk_of(tmp_path, *words, trading=TradingConfig(costs=costs, capital=1e5)) as (there, desk):
         faults = [
             fault(market="late", bar=100),
@@ -202,7 +194,7 @@ def test_all_at_once_still_sums_and_leaves_no_rest(tmp_path: Path) -> None:
         there.exchange.exchange.script.add(faults)
         desk.run()
     size = sizes(recorded(there).compared(costs))
-    assert min(size[name] for name in ("timing", "rounding", "limits", "fills", "costs")) > SEEN
+    assert {name for name, value in size.items() if value > SEEN} >= {"timing", "rounding", "limits", "fills", "costs"}
     assert size["rest"] < SAME
 
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from serve.config import ADMIN_TOKEN, TOKEN
 from serve.deploy import free_port
 from serve.record import CHAMPION, PaperRecord
 from serve.registry import Registry
+from serve.wire import body
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0
@@ -124,8 +125,6 @@ class Load:
 def load(endpoint: Endpoint, seconds_after: float = 0.0) -> Iterator[Load]:
     """Three callers through the client, one without its retry."""
     found, stop, callers = Load(), threading.Event(), 4
-    from serve.wire import body
-
     plain = body(PANEL, PORTFOLIO, moment())
 
     def ask(number: int) -> None:
@@ -171,14 +170,14 @@ def test_it_answers_and_says_so(endpoint: Endpoint, bundles: dict[str, Path]) ->
 
 
 def test_every_socket_is_on_loopback(endpoint: Endpoint) -> None:
-    there = [psutil.Process(endpoint.process.pid), *psutil.Process(endpoint.process.pid).children(recursive=True)]
-    listening = {
-        (process.name(), c.laddr.ip, c.laddr.port)
-        for process in there
-        for c in process.net_connections("tcp")
-        if c.status == psutil.CONN_LISTEN
-    }
-    assert endpoint.port in {port for _, _, port in listening}
+    listening: set[tuple[str, str, int]] = set()
+    until = time.monotonic() + PATIENCE
+    while endpoint.port not in {port for _, _, port in listening}:  # a proxy may just be replaced
+        assert time.monotonic() < until
+        for process in [psutil.Process(endpoint.process.pid), *endpoint.processes("")]:
+            with suppress(psutil.NoSuchProcess):  # some last only a moment
+                found = [c for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+                listening |= {(process.name(), c.laddr.ip, c.laddr.port) for c in found}
     assert {one for one in listening if one[1] not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")} == set()
 
 
@@ -258,6 +257,43 @@ def test_the_desks_record_opens_the_way_to_champion(endpoint: Endpoint, bundles:
     assert registry.records_of(candidate) == (PaperRecord(**record),)  # type: ignore[arg-type]
     with pytest.raises(ServeError, match="401"):
         endpoint.client().record(candidate, record, SECRETS[TOKEN])
+
+
+def test_where_no_replica_is_left_callers_are_told_to_come_again(endpoint: Endpoint) -> None:
+    plain = body(PANEL, PORTFOLIO, moment())
+    headers = {"Authorization": f"Bearer {SECRETS[TOKEN]}", "Content-Type": "application/json"}
+    for replica in endpoint.processes(REPLICA):
+        replica.send_signal(signal.SIGKILL)
+    seen, until = Counter[int](), time.monotonic() + PATIENCE
+    while time.monotonic() < until and not seen[200]:
+        try:
+            answer = requests.post(f"{endpoint.url}/v1/actions", plain, headers=headers, timeout=1)
+        except (requests.ConnectionError, requests.Timeout):  # under way when its replica died; or kept for the next
+            continue
+        seen[answer.status_code] += 1
+        if answer.status_code != 200:
+            assert answer.status_code in (503, 504)
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert answer.headers["Content-Type"] == "application/problem+json"
+            assert answer.json()["status"] == answer.status_code
+    assert seen[200], "replicas came back"
+
+
+def test_the_proxys_own_answers_are_problems_and_its_ports_on_loopback(tmp_path: Path) -> None:
+    file = tmp_path / "haproxy.cfg"
+    file.write_text(
+        "defaults\n    errorfile 502 /x/500.http\n    errorfile 503 /x/500.http\nfrontend p\n    bind :9101\n"
+    )
+    given = {"PODRACER_HAPROXY": "/bin/echo", "PODRACER_BUSY": "/tmp/busy.http"}
+    words = [str(ROOT / "serve" / "haproxy.sh"), "-W", "-f", str(file)]
+    done = subprocess.run(words, env=os.environ | given, text=True, capture_output=True, check=True)
+    assert done.stdout == f"-W -f {file}\n"
+    assert file.read_text().split("\n")[1:5] == [
+        "    errorfile 502 /tmp/busy.http",
+        "    errorfile 503 /tmp/busy.http",
+        "frontend p",
+        "    bind 127.0.0.1:9101",
+    ]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own
