@@ -65,3 +65,14 @@ def test_room_loads_nothing_heavy_at_import(room):
     loaded = {name.split(".")[0] for name in run.stdout.split()}
     assert set(names) and room in loaded
     assert loaded & FORBIDDEN[room] == set()
+
+
+def test_the_driver_loads_no_torch():
+    """What trades runs on a machine without PyTorch; the exchange, the review and the rehearsal do not."""
+    apart = {"paper.exchange", "paper.review", "paper.replay"}
+    names = [name for name in modules("paper") if not any(name.startswith(one) for one in apart)]
+    assert "paper.run" in names
+    script = f"import sys, importlib\nfor name in {names!r}: importlib.import_module(name)\nprint(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in run.stdout.split()}
+    assert loaded & (HEAVY | {"torch", "agents", "envs", "tournament"}) == set()
