@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   python -m paper exchange data.source.kind=synth port=8701 &      # a local Alpaca, in step with the desk
   python -m paper run configs/paper.yaml           # begins, or goes on where it was killed
   python -m paper replay runs/demo/tournament      # all of it on this machine, over the hold-out of `make demo`
+  python -m paper report runs/desk --bundle runs/demo/tournament/bundle data.source.path=bars.parquet
   python -m paper status runs/desk
   python -m paper kill runs/desk --reason 'earnings tonight'
   python -m paper reset runs/desk --reason 'looked at it'
@@ -60,6 +61,15 @@ def replay(options: argparse.Namespace) -> int:
     from paper.replay import replay as replayed
 
     return replayed(options.run, options.settings, options.out, options.bars, options.pause)
+
+
+def report(options: argparse.Namespace) -> None:
+    """Hold a desk against the backtest of the same bars: writes FOLDER/report.html and FOLDER/drift.json."""
+    from paper.review.commands import ReviewConfig
+    from paper.review.commands import report as reported
+
+    config = load(ReviewConfig, options.target, options.settings)
+    print(reported(_folder(options), options.bundle, config.data, config.charges))
 
 
 def status(options: argparse.Namespace) -> None:
@@ -165,6 +175,10 @@ def _parser() -> Command:
     made.add_argument("--out", type=Path, metavar="FOLDER", help="(default: runs/replay-TIME)")
     made.add_argument("--bars", type=int, metavar="N", help="stop after so many bars")
     made.add_argument("--pause", type=float, default=0.0, metavar="S", help="seconds between bars, to watch")
+    made = command(report, "report", "what a desk earned, and whether that is what was promised")
+    made.add_argument("folder", type=Path, metavar="FOLDER", help="of the desk")
+    made.add_argument("--bundle", type=Path, required=True, metavar="BUNDLE", help="the ensemble that it traded")
+    configured(made)
     for do, name, help in (
         (status, "status", "how a desk stands"),
         (kill, "kill", "halt it"),

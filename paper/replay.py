@@ -50,6 +50,7 @@ def replay(run: Path, settings: Sequence[str], out: Path | None, bars: int | Non
     folder.mkdir(parents=True, exist_ok=True)
     count_opening(run, panel, "paper replay", datetime.now(UTC).isoformat(timespec="seconds"))
     exchange = {"data": to_dict(config.data), "trading": to_dict(config.trading), "bar": arena.folds.holdout.start}
+    write_text(folder / "review.yaml", to_yaml({"data": exchange["data"], "charges": exchange["trading"]["costs"]}))
     write_text(folder / "exchange.yaml", to_yaml({**exchange, "cash": config.trading.capital}))
     tokens = environment()
     where, market = free_port(), free_port()
@@ -74,7 +75,10 @@ def replay(run: Path, settings: Sequence[str], out: Path | None, bars: int | Non
         trading = stack.enter_context(
             process(["paper", "run", *desk, *settings, "--out", str(folder / "desk"), *limit], tokens, None)
         )
-        return trading.wait()
+        code = trading.wait()
+    reviewed = ["report", str(folder / "desk"), str(folder / "review.yaml"), "--bundle", str(run / BUNDLE)]
+    with process(["paper", *reviewed], tokens, None) as reporting:
+        return code or reporting.wait()
 
 
 def environment() -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from agents.bundle import Bundle
 from agents.bundle import load as load_bundle
 from envs.config import CostConfig
+from kit.config import setting
 from kit.errors import UserError
 from market.data import DataConfig
 from market.data import load as load_data
@@ -19,6 +20,16 @@ from paper.review.drift import Drift
 from paper.review.record import Record, read
 
 JOURNAL, CONFIG, PAGE = "desk.db", "config.json", "report.html"
+
+
+@dataclass(frozen=True)
+class ReviewConfig:
+    """The bars that a desk saw, and what trading cost there."""
+
+    data: DataConfig = setting(help="the bars of the span that was traded, and before it what features need")
+    charges: CostConfig | None = setting(
+        None, help="costs that fills contain (default: those of the bundle; none at Alpaca, whose fills are prices)"
+    )
 
 
 @dataclass(frozen=True)
