@@ -87,6 +87,7 @@ class PaperConfig:
     limits: Limits = setting(Limits())
     canary: CanaryConfig = setting(CanaryConfig())
     alerts: AlertConfig = setting(AlertConfig())
+    drift: Literal["alert", "reduce"] = setting("alert", help="upon critical drift; reduce: only reductions pass")
     watch: float = setting(15.0, above=0, help="seconds between looks at orders, limits and the kill switch")
     pause: float = setting(0.0, low=0, help="seconds between bars in lock-step, for somebody who watches")
     host: str = setting("127.0.0.1", help="where the dashboard listens")

@@ -30,9 +30,11 @@ from paper.journal import Journal
 from paper.look import Look
 from paper.observed import source_of
 from paper.pace import Calendar, Lockstep, Pace
+from paper.risk import State
 from paper.tracking import Tracker
 from paper.watch.alerts import Alerts
 from paper.watch.board import Board
+from paper.watch.findings import Findings
 from paper.watch.metrics import Metrics
 from serve.client import Client, ServeError, Unavailable
 
@@ -79,6 +81,7 @@ def trade(config: PaperConfig, folder: Path, bars: int | None = None) -> int:
             metrics=metrics,
         )
         stack.callback(board.close)
+        findings = Findings(folder)
         tracker = None
         if mode := mode_of(config.wandb):
             tracker = Tracker(mode, folder, f"{config.name}-{folder.name}")
@@ -99,6 +102,10 @@ def trade(config: PaperConfig, folder: Path, bars: int | None = None) -> int:
                 equity, equal = float(desk.told["equity"]), float(desk.told["equal"])
                 state = {"state": desk.guard.state.value, "close": desk.told["close"]}
                 tracker.bar({"equity": equity, "equal_weight": equal, "decision_seconds": desk.decided_in, **state})
+            for finding in findings.new():
+                alerts.alert("drift", finding.level, f"{finding.name}: {finding.text}")
+                if config.drift == "reduce" and finding.level == "critical":
+                    guard.restrict(State.REDUCING, f"drift: {finding.text}")
             line.update()
             shown(desk)
 
