@@ -48,13 +48,15 @@ class Guard:
         self.alert("halt", "critical", f"{state.value}: {why}")
         return True
 
-    def stop(self, symbol: str, why: str) -> None:
+    def stop(self, symbol: str, why: str) -> bool:
+        """Whether it is a new one."""
         if symbol in self.stopped:
-            return
+            return False
         with self.journal.transition() as step:
             step.write("stop-loss", {"symbol": symbol, "why": why})
             step.set("stopped", sorted({*self.stopped, symbol}))
         self.alert("stop-loss", "warning", f"{symbol}: {why}")
+        return True
 
     def ask_to_kill(self, why: str) -> None:
         """From a signal or another thread: only notes it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
@@ -56,42 +56,57 @@ class Keeper:
         assert self.books is not None, "the books are not begun"
         return self.books
 
-    def book(self, view: Order) -> None:
-        """After a look at one of our orders: nothing is written where nothing is new."""
-        before = self.now()
-        self.views[view.id] = view
-        books, fill = before.seen(view)
-        if books.orders[view.id] == before.orders[view.id]:
-            return
-        with self.journal.transition() as step:
+    def book(self, views: Iterable[Order]) -> None:
+        """After a look at orders of ours: one transition, and nothing is written where nothing is new."""
+        books, told = self.now(), []
+        for view in views:
+            self.views[view.id] = view
+            before = books.orders[view.id]
+            books, fill = books.seen(view)
             if fill:
-                step.write("fill", fill)
-            step.write("order", {"broker": view.broker_id, **_told(books.orders[view.id])})
+                told.append(("fill", vars(fill)))
+            if books.orders[view.id] != before:
+                told.append(("order", {"broker": view.broker_id, **_told(books.orders[view.id])}))
+        if not told:
+            return
+        refused = [order for order in books.orders.values() if order.status == "rejected"]
+        former = self.now().orders
+        with self.journal.transition() as step:
+            for kind, body in told:
+                step.write(kind, body)
             self.keep(step, books)
-        if view.status == "rejected":
-            self.alert("rejected", "critical", f"{view.id}: {view.reason or 'the broker gives no reason'}")
+        for order in refused:
+            if former[order.id].status != "rejected":
+                self.alert("rejected", "critical", f"{order.id}: {order.reason or 'the broker gives no reason'}")
 
     def refuse(self, order: Booked, why: str) -> None:
         """The broker did not take it."""
-        self.mark(replace(order, status="rejected", reason=why), "rejected")
+        self.mark([replace(order, status="rejected", reason=why)], "rejected")
         self.alert("rejected", "critical", f"{order.id}: {why}")
 
-    def mark(self, order: Booked, kind: str, body: dict[str, object] | None = None) -> None:
-        """An order of ours moved on by what we did, not by what the broker said."""
+    def mark(self, orders: Sequence[Booked], kind: str) -> None:
+        """Orders of ours that moved on by what we did, not by what the broker said."""
+        if not orders:
+            return
+        books = self.now()
         with self.journal.transition() as step:
-            step.write(kind, {**_told(order), **(body or {})})
-            self.keep(step, self.now().with_order(order))
+            for order in orders:
+                step.write(kind, _told(order))
+                books = books.with_order(order)
+            self.keep(step, books)
 
     def sweep(self) -> None:
         """Look at every order that may still change. One that the broker does not have may not have reached it yet."""
-        for order in [*self.now().open()]:
+        views = []
+        for order in self.now().open():
             if order.status == "intent":
                 continue
             view = self.broker.order(order.id)
             if view is not None:
-                self.book(view)
+                views.append(view)
             elif order.status != "sent":
                 raise Mismatch(f"order {order.id}: was {order.status} at the broker, which does not have it any more")
+        self.book(views)
 
     def agree(self) -> Account:
         """Sweep, book what else happened, and compare: raises Mismatch where something is left."""

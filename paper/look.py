@@ -13,7 +13,8 @@ from paper.watch.alerts import Alerts
 from paper.watch.view import Holding, LimitLine, OrderLine, Point, View, Vote
 
 if TYPE_CHECKING:
-    from paper.desk import Desk, Ensemble
+    from paper.deciding import Ensemble
+    from paper.desk import Desk
 
 NAMES: dict[State, Literal["ACTIVE", "REDUCING", "HALTED"]] = {
     State.ACTIVE: "ACTIVE",

@@ -24,7 +24,8 @@ from paper.alpaca import AlpacaBroker, LocalBroker, LocalConfig
 from paper.broker import BrokerError
 from paper.chain import Anchor, keys_from
 from paper.config import BOARD_TOKEN, PaperConfig
-from paper.desk import Desk, Ensemble
+from paper.deciding import Ensemble
+from paper.desk import Desk
 from paper.guard import Guard, ask_for_reset
 from paper.journal import Journal
 from paper.look import Look
@@ -95,13 +96,14 @@ def trade(config: PaperConfig, folder: Path, bars: int | None = None) -> int:
             metrics.handled(seconds)
             if desk.told is not None:
                 look.decided(desk.told)
-                metrics.decided(desk.decided_in)
+                metrics.decided(desk.decider.decided_in)
             for order in desk.keeper.now().orders.values():
                 metrics.ended(order.status)
             if tracker is not None and desk.told is not None:
                 equity, equal = float(desk.told["equity"]), float(desk.told["equal"])
                 state = {"state": desk.guard.state.value, "close": desk.told["close"]}
-                tracker.bar({"equity": equity, "equal_weight": equal, "decision_seconds": desk.decided_in, **state})
+                seconds = desk.decider.decided_in
+                tracker.bar({"equity": equity, "equal_weight": equal, "decision_seconds": seconds, **state})
             for finding in findings.new():
                 alerts.alert("drift", finding.level, f"{finding.name}: {finding.text}")
                 if config.drift == "reduce" and finding.level == "critical":

@@ -20,7 +20,8 @@ from market.panel import Panel
 from market.sources.alpaca import SIZES
 from paper.alpaca import LocalBroker
 from paper.config import PaperConfig
-from paper.desk import Desk, Ensemble
+from paper.deciding import Ensemble
+from paper.desk import Desk
 from paper.exchange.run import Running, running
 from paper.guard import Guard
 from paper.journal import Journal

@@ -72,6 +72,10 @@ def end_of(exchange: Running, folder: Path) -> End:
         symbol: held.quantity for symbol, held in book.positions.items()
     }
     assert abs(Decimal(books["cash"]) - book.cash) < ROUNDED
+    told = dict.fromkeys(book.by_client, Decimal(0))
+    for fill in entries(folder, "fill"):
+        told[fill["order"]] += Decimal(fill["quantity"])
+    assert told == {id: order.filled for id, order in book.by_client.items()}, "a fill is missing, or told twice"
     return End(
         cash=str(book.cash),
         positions={symbol: str(held.quantity) for symbol, held in sorted(book.positions.items())},

@@ -407,6 +407,19 @@ def test_a_stranger_s_order_halts_the_desk(stand: Stand, tmp_path: Path):
     assert {"halt", "mismatch"} == kinds(there)
 
 
+@pytest.mark.parametrize(("off", "state"), [("0.03", State.ACTIVE), ("0.05", State.HALTED)])
+def test_a_broker_may_round_each_fill_and_no_more(off: str, state: State, stand: Stand, tmp_path: Path):
+    """Of a bar with three fills, also where the desk starts anew before it has compared them."""
+    with stand.world(tmp_path) as there:
+        with there.desk() as desk:
+            desk.run(1)
+        there.exchange.exchange.book.cash -= Decimal(off)
+        with there.desk() as desk:
+            desk.run(1)
+            assert desk.guard.state == state
+            assert len(entries(tmp_path, "rounding")) == (state == State.ACTIVE)
+
+
 def test_a_position_that_nothing_explains_halts_the_desk(stand: Stand, tmp_path: Path):
     def tamper() -> None:
         there.exchange.exchange.book.positions[CALM].quantity += 5

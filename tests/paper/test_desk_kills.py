@@ -21,7 +21,7 @@ from paper.run import TOKEN as TOKEN_NAME
 
 TRANSITIONS = (
     "key", "start", "opening", "decision", "sent sent", "order pending", "phase", "fill partial", "fill filled",
-    "order canceled", "settled", "rounding", "anchor",
+    "order partial", "settled", "rounding", "anchor",
 )  # fmt: skip
 REQUESTS = ("POST /v1/actions", "POST /v2/orders", "DELETE /v2/orders/ID", "POST /local/advance")
 MOMENTS = [f"{when} {what}" for what in TRANSITIONS for when in ("before", "within", "after")]

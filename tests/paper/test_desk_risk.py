@@ -96,7 +96,10 @@ def test_after_a_reset_losses_count_from_then_on(stand: Stand, tmp_path: Path):
     with stand.world(tmp_path, bars=6) as there:
         assert lived(there, "limits.drawdown=0.0001", bars=4) == State.HALTED
         ask_for_reset(tmp_path, "ann", "new money")
-        assert lived(there, "limits.drawdown=0.05", bars=2) == State.ACTIVE
+        lived(there, "limits.drawdown=0.0001", bars=1)
+    *before, after = entries(tmp_path, "decision")
+    assert after["equity"] < 0.999 * max(body["equity"] for body in before)
+    assert after["state"] == "active"
 
 
 def test_a_file_kills_even_before_the_first_order(stand: Stand, tmp_path: Path):
@@ -293,7 +296,7 @@ def test_a_restart_does_not_forget_how_many_orders_were_sent(stand: Stand, tmp_p
     with stand.world(tmp_path) as there:
         with there.desk() as desk:
             desk.run(1)
-            sent = [*desk.sent_at]
+            sent = [*desk.decider.sent_at]
             assert len(sent) == traded(there) > 0
         with there.desk() as desk:
-            assert [*desk.sent_at] == sent
+            assert [*desk.decider.sent_at] == sent
