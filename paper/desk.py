@@ -73,8 +73,8 @@ class Desk:
         asked_at: Callable[[Close], datetime] = lambda close: datetime.now(UTC),
         sleep: Callable[[float], None] | None = None,
     ) -> None:
-        self.config, self.ensemble, self.broker, self.client, self.pace = config, ensemble, broker, client, pace
-        self.journal, self.guard, self.observed, self.alert, self.shown = journal, guard, observed, alert, shown
+        self.config, self.ensemble, self.broker, self.pace = config, ensemble, broker, pace
+        self.journal, self.guard, self.alert, self.shown = journal, guard, alert, shown
         self.handled, self.anchored = handled, anchored
         self.asked_at = asked_at
         self.changed, self.stopping = threading.Event(), threading.Event()

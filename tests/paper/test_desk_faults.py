@@ -319,7 +319,7 @@ def test_an_observed_column_that_lacks_is_never_filled(
     spoil: Callable[[Observed], Observed | None], words: str, stand: Stand, tmp_path: Path
 ):
     with stand.world(tmp_path) as there, there.desk() as desk:
-        desk.observed = Spoilt(desk.observed, spoil, {START + 1})
+        desk.decider.observed = Spoilt(desk.decider.observed, spoil, {START + 1})
         desk.run()
         assert settled(there, desk) == State.ACTIVE
     (refused,) = entries(tmp_path, "refused")
@@ -367,7 +367,7 @@ LIES: dict[str, Any] = {
 @pytest.mark.parametrize("lie", LIES)
 def test_an_answer_that_makes_no_sense_is_not_traded(lie: str, stand: Stand, tmp_path: Path):
     with stand.world(tmp_path) as there, lying(None, LIES[lie]) as liar, there.desk() as desk:
-        desk.client = Client(liar.url, TOKEN, deadline=1.0, attempts=1)
+        desk.decider.client = Client(liar.url, TOKEN, deadline=1.0, attempts=1)
         desk.run()
         assert settled(there, desk) == State.ACTIVE
     assert [body["kind"] for body in entries(tmp_path, "refused")] == ["ensemble"]
@@ -377,10 +377,10 @@ def test_an_answer_that_makes_no_sense_is_not_traded(lie: str, stand: Stand, tmp
 
 def test_an_ensemble_that_is_down_leaves_positions_as_they_are(stand: Stand, tmp_path: Path):
     with stand.world(tmp_path) as there, there.desk() as desk, lying() as liar:
-        desk.client = Client(liar.url, TOKEN, deadline=1.0, attempts=1)
+        desk.decider.client = Client(liar.url, TOKEN, deadline=1.0, attempts=1)
 
         def down() -> None:
-            desk.client = Client("http://127.0.0.1:9", TOKEN, deadline=1.0, attempts=1)
+            desk.decider.client = Client("http://127.0.0.1:9", TOKEN, deadline=1.0, attempts=1)
 
         desk.handled = after_bars(1, down)
         desk.run()
