@@ -20,7 +20,7 @@ from serve.client import Answer, Client, Portfolio, ServeError
 
 log = logging.getLogger(__name__)
 
-REPORTS = "reports"  # that wait, in the journal's state
+REPORTS, MARKED = "reports", "canary-marked"  # in the journal's state: records that wait; the last close
 
 
 class Canary:
@@ -44,9 +44,11 @@ class Canary:
         return None if tree is None else from_json(tree["sleeve"])
 
     def consider(self, at: datetime, books: Books, prices: Mapping[str, float], equal: float, halted: str) -> None:
-        """Before a decision: begin, go on, or take the share back."""
+        """Before a decision, once for each close however often it is tried: begin, go on, or take the share back."""
         sleeve = self.sleeve
-        if sleeve is not None:
+        if sleeve is not None and self.journal.get(MARKED) == at.isoformat():
+            pass
+        elif sleeve is not None:
             sleeve = marked(sleeve, prices)
             why = halted or verdict(sleeve, self.config, books, prices) or self._gone(sleeve.version)
             if why:
@@ -56,6 +58,7 @@ class Canary:
             else:
                 with self.journal.transition() as step:
                     step.write("canary", {"version": sleeve.version, "equity": sleeve.equity(prices)})
+                    step.set(MARKED, at.isoformat())
                     self._set(step, sleeve, {}, {})
         elif self.config.share and not halted and (version := self._offered()):
             self._begin(version, at, books, prices, equal)
@@ -113,6 +116,7 @@ class Canary:
         sleeve = begin(version, self.config.share, books, prices, equal, at.isoformat())
         with self.journal.transition() as step:
             step.write("canary-begun", to_json(sleeve))
+            step.set(MARKED, at.isoformat())
             self._set(step, sleeve, {}, {})
         self.alert("canary", "info", f"{version} trades {self.config.share:.0%} of the capital")
 
@@ -132,6 +136,7 @@ class Canary:
         with self.journal.transition() as step:
             step.write("canary", {"version": sleeve.version, "equity": sleeve.equity(prices)})
             step.set(REPORTS, [*self.journal.get(REPORTS, []), {"version": sleeve.version, "record": told}])
+            step.set(MARKED, at.isoformat())
             self._set(step, sleeve, {}, {})
 
     def _set(self, step: Step, sleeve: Sleeve, champion: Mapping[str, Decimal], prices: Mapping[str, float]) -> None:

@@ -96,6 +96,16 @@ def test_it_goes_back_by_rule_and_the_registry_hears_of_it(two: World):
     assert [kind for kind, _, text in two.alerts if "sent back" in text] == ["canary"]
 
 
+def test_a_bar_that_is_tried_again_counts_once(two: World):
+    with two.desk(*SMALL) as desk:
+        desk.run(4)
+        before, books, prices = desk.canary.sleeve, desk.keeper.now(), desk.seen.prices
+        close = desk.pace.next(None)
+        for _ in range(3):
+            desk.canary.consider(close.at, books, prices, 1.0, "")
+        assert desk.canary.sleeve.bars == before.bars + 1
+
+
 def test_a_halt_ends_it(two: World):
     with two.desk(*SMALL) as desk:
         desk.run(3)

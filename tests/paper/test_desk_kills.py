@@ -101,4 +101,4 @@ def test_twenty_random_kills_in_one_replay_change_nothing(stand: Range, tmp_path
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_hundred_random_kills_in_one_long_replay_change_nothing(stand: Range, tmp_path: Path):
-    kill_at_random(stand, tmp_path, bars=len(PANEL) - 1 - START, kills=200, longest=45)
+    kill_at_random(stand, tmp_path, bars=len(PANEL) - 1 - START, kills=200, longest=30)
