@@ -30,7 +30,7 @@ class Command(argparse.ArgumentParser):
         if takes_settings:
             options.settings = [*options.settings, *rest]
         target = getattr(options, "target", None)
-        if takes_settings and isinstance(target, str):
+        if takes_settings and isinstance(target, str) and "=" in target:
             options.settings, options.target = [target, *options.settings], None
         if takes_settings and getattr(options, "seed", None) is not None:
             options.settings = [*options.settings, f"seed={options.seed}"]
