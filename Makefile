@@ -45,7 +45,7 @@ demo: setup ## build the built-in market, check it, draw it, run a tournament on
 	@echo "  $(BIN)/python -m podracer train YOUR_BARS.csv"
 
 desk: setup ## the demo's ensemble trades its hold-out: endpoint, exchange, desk and dashboard (make demo first)
-	$(BIN)/python -m paper replay $(OUT)/tournament --pause $(PAUSE)
+	$(BIN)/python -m paper replay $(OUT)/tournament limits.drawdown=0.5 --pause $(PAUSE)
 
 test: setup lint ## lint, types and the test suite
 	$(BIN)/python -m pytest -n auto --maxprocesses 4

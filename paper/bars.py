@@ -50,7 +50,7 @@ class Bars:
             raise Stale(f"{len(times)} bars up to {_shown(close)}; the ensemble needs {self.needed}")
         closes = self._closes(times, close)
         if closes[-1] != _moment(close):
-            raise Stale(f"the last bar closed at {closes[-1]}; expected one of {_shown(close)}")
+            raise Stale(f"the last bar closed at {_minute(closes[-1])}; expected one of {_shown(close)}")
         return self._panel(times, closes)
 
     def _trim(self) -> np.ndarray:
@@ -138,6 +138,10 @@ def _checked(row: Row) -> list[float]:
     if not sound:
         raise Stale(f"the bar of {row.symbol} at {row.time} makes no sense: {', '.join(f'{v:g}' for v in values)}")
     return values
+
+
+def _minute(time: np.datetime64) -> str:
+    return f"{np.datetime_as_string(time, 'm').replace('T', ' ')} UTC"
 
 
 def _moment(time: datetime) -> np.datetime64:

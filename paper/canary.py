@@ -5,10 +5,10 @@ The endpoint's registry alone moves versions between states; the desk only says 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 from market.panel import Panel
@@ -17,8 +17,6 @@ from paper.journal import Journal, Step
 from paper.sleeve import SLEEVE, CanaryConfig, Sleeve, begin, from_json, marked, record, settled, to_json, verdict
 from paper.watch.alerts import Level
 from serve.client import Answer, Client, Portfolio, ServeError
-
-log = logging.getLogger(__name__)
 
 REPORTS, MARKED = "reports", "canary-marked"  # in the journal's state: records that wait; the last close
 
@@ -46,32 +44,21 @@ class Canary:
     def consider(self, at: datetime, books: Books, prices: Mapping[str, float], equal: float, halted: str) -> None:
         """Before a decision, once for each close however often it is tried: begin, go on, or take the share back."""
         sleeve = self.sleeve
-        if sleeve is not None and self.journal.get(MARKED) == at.isoformat():
-            pass
-        elif sleeve is not None:
+        if sleeve is None:
+            if self.config.share and not halted and (version := self._offered()):
+                self._begin(version, at, books, prices, equal)
+        elif self.journal.get(MARKED) != at.isoformat():
             sleeve = marked(sleeve, prices)
-            why = halted or verdict(sleeve, self.config, books, prices) or self._gone(sleeve.version)
-            if why:
+            if why := halted or verdict(sleeve, self.config, books, prices) or self._gone(sleeve.version):
                 self._end(sleeve, at, prices, equal, why, bool(halted))
-            elif sleeve.bars % self.config.report == 0:
-                self._keep(sleeve, at, prices, equal)
             else:
-                with self.journal.transition() as step:
-                    step.write("canary", {"version": sleeve.version, "equity": sleeve.equity(prices)})
-                    step.set(MARKED, at.isoformat())
-                    self._set(step, sleeve, {}, {})
-        elif self.config.share and not halted and (version := self._offered()):
-            self._begin(version, at, books, prices, equal)
+                self._go_on(sleeve, at, prices, equal)
         self.report()
 
     def ask(self, sleeve: Sleeve, panel: Panel, prices: Mapping[str, float], asked_at: datetime) -> Answer:
         peak = max(sleeve.peak, sleeve.equity(prices))
         held = Portfolio(float(sleeve.cash), sleeve.portfolio(), peak)
         return self.client.actions(panel, held, asked_at, sleeve.version)
-
-    def decided(self, step: Step, sleeve: Sleeve, champion: Mapping[str, Decimal], prices: Mapping[str, float]) -> None:
-        """In the transition of the decision: what each of the two wanted."""
-        self._set(step, sleeve, champion, prices)
 
     def settle(self, step: Step, books: Books) -> None:
         """In the transition that settles a bar."""
@@ -80,7 +67,7 @@ class Canary:
             return
         champion = {symbol: Decimal(change) for symbol, change in tree["champion"].items()}
         sleeve = settled(from_json(tree["sleeve"]), champion, books.orders, tree["prices"])
-        self._set(step, sleeve, {}, {})
+        self.keep(step, sleeve)
 
     def report(self) -> None:
         """Records that wait; the endpoint keeps each once, by its id."""
@@ -117,7 +104,7 @@ class Canary:
         with self.journal.transition() as step:
             step.write("canary-begun", to_json(sleeve))
             step.set(MARKED, at.isoformat())
-            self._set(step, sleeve, {}, {})
+            self.keep(step, sleeve)
         self.alert("canary", "info", f"{version} trades {self.config.share:.0%} of the capital")
 
     def _end(
@@ -126,20 +113,31 @@ class Canary:
         told = record(sleeve, self.name, at.isoformat(), prices, equal, int(halted))
         with self.journal.transition() as step:
             step.write("canary-ended", {"version": sleeve.version, "why": why, "record": told})
-            step.set(REPORTS, [*self.journal.get(REPORTS, []), {"version": sleeve.version, "record": told}])
+            self._wait_for_report(step, sleeve.version, told)
             step.set("sent-back", [*self.journal.get("sent-back", []), sleeve.version])
             step.remove(SLEEVE)
         self.alert("canary", "warning", f"{sleeve.version} is sent back: {why}")
 
-    def _keep(self, sleeve: Sleeve, at: datetime, prices: Mapping[str, float], equal: float) -> None:
-        told = record(sleeve, self.name, at.isoformat(), prices, equal, 0)
+    def _go_on(self, sleeve: Sleeve, at: datetime, prices: Mapping[str, float], equal: float) -> None:
         with self.journal.transition() as step:
             step.write("canary", {"version": sleeve.version, "equity": sleeve.equity(prices)})
-            step.set(REPORTS, [*self.journal.get(REPORTS, []), {"version": sleeve.version, "record": told}])
             step.set(MARKED, at.isoformat())
-            self._set(step, sleeve, {}, {})
+            self.keep(step, sleeve)
+            if sleeve.bars % self.config.report == 0:
+                told = record(sleeve, self.name, at.isoformat(), prices, equal, 0)
+                self._wait_for_report(step, sleeve.version, told)
 
-    def _set(self, step: Step, sleeve: Sleeve, champion: Mapping[str, Decimal], prices: Mapping[str, float]) -> None:
+    def _wait_for_report(self, step: Step, version: str, told: dict[str, Any]) -> None:
+        step.set(REPORTS, [*self.journal.get(REPORTS, []), {"version": version, "record": told}])
+
+    def keep(
+        self,
+        step: Step,
+        sleeve: Sleeve,
+        champion: Mapping[str, Decimal] = MappingProxyType({}),
+        prices: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """With a decision: what each of the two wants, and the prices that it was sized by."""
         wanted = {symbol: str(change) for symbol, change in champion.items()}
         known = {symbol: prices[symbol] for symbol in {**sleeve.wanted, **champion}}
         step.set(SLEEVE, {"sleeve": to_json(sleeve), "champion": wanted, "prices": known})

@@ -45,8 +45,6 @@ from serve.client import Answer, Client, Refused, ServeError
 log = logging.getLogger(__name__)
 
 LOOKING, DECIDING, FOLLOWING, SETTLED = "looking", "deciding", "following", "settled"
-HISTORY = 250  # bars of returns that the risk engine sees, at most
-SENDS = 10_000  # times of orders that are remembered
 APART = 5.0  # seconds between two clocks that are not worth a word
 Alert = Callable[[str, Level, str], None]
 
@@ -234,7 +232,7 @@ class Desk:
             step.set("day", self.decider.day(close, seen))
             step.set("equal", told["equal"])
             if (sleeve := self.canary.sleeve) is not None:
-                self.canary.decided(step, replace(sleeve, wanted=decision.canary), decision.champion, seen.prices)
+                self.canary.keep(step, replace(sleeve, wanted=decision.canary), decision.champion, seen.prices)
             books = self.keeper.now().for_next_bar()
             self.keeper.keep(step, replace(books, orders={**books.orders, **{one.id: one for one in decision.orders}}))
         self.told = told
@@ -281,7 +279,7 @@ class Desk:
         self.guard.heed()
         if self.seen is not None:
             try:
-                now = self.broker_time()
+                now = self.broker.now()
                 if any(True for _ in self.keeper.now().open()):
                     self.keeper.sweep()
                 book = self.decider.book(self.seen.panel, Close(now, now))
@@ -308,9 +306,6 @@ class Desk:
 
     def _refuse_to_trade(self, mismatch: Mismatch) -> None:
         self.guard.restrict(State.HALTED, f"nothing explains it: {mismatch}")
-
-    def broker_time(self) -> datetime:
-        return self.broker.now()
 
 
 def _bar(close: Close, phase: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -15,8 +14,6 @@ from paper.sleeve import SLEEVE, touched
 from paper.sleeve import from_json as from_json_sleeve
 from paper.sleeve import to_json as sleeve_to_json
 from paper.watch.alerts import Level
-
-log = logging.getLogger(__name__)
 
 ROUNDING = Decimal("0.01")  # of cash, for each fill: brokers round what they book
 PRECISION = Decimal("1e-9")  # of equity

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
 
 from paper.alpaca import LocalConfig
 from paper.journal import Journal
-from paper.risk import State, distances
+from paper.risk import distances
 from paper.watch.alerts import Alerts
-from paper.watch.view import Holding, LimitLine, OrderLine, Point, View, Vote
+from paper.watch.view import Holding, LimitLine, OrderLine, Point, State, View, Vote
 
 if TYPE_CHECKING:
     from paper.deciding import Ensemble
     from paper.desk import Desk
 
-NAMES: dict[State, Literal["ACTIVE", "REDUCING", "HALTED"]] = {
-    State.ACTIVE: "ACTIVE",
-    State.REDUCING: "REDUCING",
-    State.HALTED: "HALTED",
-}
 WIDE = 2.0  # standard deviations of what is expected that are shown
 
 
@@ -31,24 +26,20 @@ class Look:
         self.ensemble, self.alerts = ensemble, alerts
         self.series: list[Point] = []
         for entry in journal.entries(kinds=("decision",)):
-            self._add(entry.body)
-
-    def decided(self, decision: dict[str, Any]) -> None:
-        self._add(decision)
+            self.decided(entry.body)
 
     def view(self, desk: Desk) -> View:
         journal, books, seen = desk.journal, desk.keeper.now(), desk.seen
-        bar = journal.get("bar")
-        state = desk.guard.state
+        bar, local = journal.get("bar"), isinstance(desk.config.broker, LocalConfig)
         return View(
             name=desk.config.name,
             version=desk.answer.version if desk.answer else self.ensemble.version,
-            broker="local exchange" if isinstance(desk.config.broker, LocalConfig) else "Alpaca, on paper",
-            state=NAMES[state],
+            broker="local exchange" if local else "Alpaca, on paper",
+            state=cast(State, desk.guard.state.name),
             why=desk.guard.why,
             bar=datetime.fromisoformat(bar["close"]) if bar else None,
             phase=bar["phase"] if bar else "starting",
-            updated=desk.broker_time(),
+            updated=desk.decider.moment if local else datetime.now(UTC),  # asks nobody: showing never fails
             cash=float(books.cash),
             dispersion=desk.answer.dispersion if desk.answer else None,
             series=self.series,
@@ -92,7 +83,7 @@ class Look:
             )
         return found
 
-    def _add(self, decision: dict[str, Any]) -> None:
+    def decided(self, decision: dict[str, Any]) -> None:
         equity, bars = float(decision["equity"]), len(self.series)
         start = self.series[0].equity if self.series else equity
         years = bars / self.ensemble.bars_per_year

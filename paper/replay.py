@@ -23,7 +23,6 @@ from kit.errors import UserError
 from kit.files import write_text
 from market import data
 from paper.chain import KEY
-from paper.config import BOARD_TOKEN
 from podracer.folder import CONFIG, dated, refuse_unless_run, refuse_unless_vacant
 from serve.config import TOKEN
 from serve.deploy import free_port
@@ -56,8 +55,8 @@ def replay(run: Path, settings: Sequence[str], out: Path | None, bars: int | Non
     where, market = free_port(), free_port()
     url = f"http://127.0.0.1:{where}"
     served = [f"port={where}", f"endpoint.registry={folder / 'registry'}", "endpoint.freshness=request"]
-    names = panel.observed and ["data.observed.kind=broker"]
-    desk = [f"ensemble.url={url}", f"broker.url=http://127.0.0.1:{market}", f"pause={pause:g}", *(names or [])]
+    columns = ["data.observed.kind=broker"] if panel.observed else []
+    desk = [f"ensemble.url={url}", f"broker.url=http://127.0.0.1:{market}", f"pause={pause:g}", *columns]
     limit = ["--bars", str(bars)] if bars is not None else []
     with ExitStack() as stack:
         begin = ["serve", "run", str(run / BUNDLE), "--plain", *served, "endpoint.max_age=1e9"]
@@ -82,8 +81,8 @@ def replay(run: Path, settings: Sequence[str], out: Path | None, bars: int | Non
 
 
 def environment() -> dict[str, str]:
-    """Tokens that live as long as the replay, where none are given."""
-    made = {TOKEN: secrets.token_urlsafe(), BOARD_TOKEN: secrets.token_urlsafe(), KEY: PUBLIC_KEY}
+    """A token of the endpoint that lives as long as the replay, where none is given."""
+    made = {TOKEN: secrets.token_urlsafe(), KEY: PUBLIC_KEY}
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**made, **os.environ, "PYTHONPATH": paths}
 

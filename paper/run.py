@@ -73,10 +73,11 @@ def trade(config: PaperConfig, folder: Path, bars: int | None = None) -> int:
             total = clock.bars - 1 - clock.bar
         metrics, look = Metrics(alerts), Look(journal, ensemble, alerts)
         line = stack.enter_context(tqdm(total=total, desc=config.name, unit="bar", disable=None, leave=False))
+        button = os.environ.get(BOARD_TOKEN, "").strip()
         board = Board(
             config.host,
             config.port,
-            os.environ.get(BOARD_TOKEN, "").strip() or secrets.token_urlsafe(),
+            button or secrets.token_urlsafe(),
             on_kill=lambda why: guard.ask_to_kill(f"kill switch: {why}"),
             on_reset=lambda why: ask_for_reset(folder, "dashboard", why),
             metrics=metrics,
@@ -101,9 +102,9 @@ def trade(config: PaperConfig, folder: Path, bars: int | None = None) -> int:
                 metrics.ended(order.status)
             if tracker is not None and desk.told is not None:
                 equity, equal = float(desk.told["equity"]), float(desk.told["equal"])
-                state = {"state": desk.guard.state.value, "close": desk.told["close"]}
-                seconds = desk.decider.decided_in
-                tracker.bar({"equity": equity, "equal_weight": equal, "decision_seconds": seconds, **state})
+                state: dict[str, float | str] = {"state": desk.guard.state.value, "close": desk.told["close"]}
+                state["decision_seconds"] = desk.decider.decided_in
+                tracker.bar({"equity": equity, "equal_weight": equal, **state})
             for finding in findings.new():
                 alerts.alert("drift", finding.level, f"{finding.name}: {finding.text}")
                 if config.drift == "reduce" and finding.level == "critical":
@@ -133,6 +134,8 @@ def trade(config: PaperConfig, folder: Path, bars: int | None = None) -> int:
             **({"asked_at": lambda close: close.at} if local else {}),
         )
         tqdm.write(f"dashboard {board.url}; journal {folder / JOURNAL}; Ctrl-C stops, the same command goes on")
+        if not button:
+            tqdm.write(f"{BOARD_TOKEN} is not set: the dashboard's buttons are off; python -m paper kill works")
         with _stopped_by_signals(desk, guard):
             try:
                 done = desk.run(bars)

@@ -18,9 +18,30 @@ from urllib.parse import parse_qsl, urlsplit
 import numpy as np
 import pandas as pd
 
+from market.sources.patience import Clock
+
 KEY, SECRET = "PKTESTTESTTESTTEST", "s3cr3ts3cr3ts3cr3ts3cr3t"
+NOW = "2024-03-01T12:00"
 PATHS = ("/v2/stocks/bars", "/v1beta3/crypto/us/bars")
 Bar = dict[str, Any]
+
+
+class FakeClock(Clock):
+    """Stands still but for its sleeps, which it counts."""
+
+    def __init__(self, now: str = NOW) -> None:
+        self.at, self.slept = float(pd.Timestamp(now).timestamp()), list[float]()
+
+    def now(self) -> float:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds >= 0
+        self.slept.append(seconds)
+        self.at += seconds
 
 
 @dataclass

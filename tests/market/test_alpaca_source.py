@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from alpaca_server import KEY, SECRET, AlpacaServer, Reply, daily, make_bars, serving
+from alpaca_server import KEY, SECRET, AlpacaServer, FakeClock, Reply, daily, make_bars, serving
 from hypothesis import given
 from hypothesis import strategies as st
 from source_conformance import conforms
@@ -32,28 +32,9 @@ from market.data import DataConfig
 from market.sources import alpaca, patience
 from market.sources.alpaca import AlpacaSource
 from market.sources.cache import Cache, Rows, default_cache
-from market.sources.patience import Clock, RateBudget
+from market.sources.patience import RateBudget
 
 RAW_SPAN = {"start": "2015-06-01", "end": "2023-06-01"}  # two chunks: daily bars are cut at 2020
-NOW = "2024-03-01T12:00"
-
-
-class FakeClock(Clock):
-    """Stands still but for its sleeps, which it counts."""
-
-    def __init__(self, now: str = NOW) -> None:
-        self.at, self.slept = float(pd.Timestamp(now, tz="UTC").timestamp()), list[float]()
-
-    def now(self) -> float:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at
-
-    def sleep(self, seconds: float) -> None:
-        assert seconds >= 0
-        self.slept.append(seconds)
-        self.at += seconds
 
 
 @pytest.fixture(autouse=True)

@@ -17,10 +17,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from alpaca_server import KEY, SECRET
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import serve
 
-KEY, SECRET = "PKTESTTESTTESTTEST", "s3cr3ts3cr3ts3cr3ts3cr3t"
 NOW = datetime(2024, 3, 1, 18, tzinfo=UTC)  # a Friday; 13:00 in New York
 HTML = "<html><body><h1>502 Bad Gateway</h1></body></html>"
 Json = dict[str, Any]

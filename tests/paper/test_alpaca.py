@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from alpaca_server import FakeClock
 from broker_conformance import BrokerConformance
 from broker_server import HTML, KEY, NOW, SECRET, BrokerServer, Fault, asset, daily, serving
 from hypothesis import given
@@ -25,7 +26,6 @@ from hypothesis import strategies as st
 
 from kit.config import build
 from kit.errors import UserError
-from market.sources.patience import Clock
 from paper import alpaca, alpaca_answers, alpaca_stream
 from paper.alpaca import AlpacaBroker, AlpacaConfig, LocalBroker, LocalConfig
 from paper.broker import BrokerError, OutcomeUnknown, Rejected, Request, Unreachable
@@ -53,24 +53,6 @@ PASSING = {name: fault for name, fault in NO_ANSWER.items() if fault.status not 
 UNHEARD = {name: fault for name, fault in NO_ANSWER.items() if fault.hang or fault.drop or fault.status >= 400}
 
 
-class FakeClock(Clock):
-    """Stands still but for its sleeps, which it counts."""
-
-    def __init__(self) -> None:
-        self.at, self.slept = NOW.timestamp(), list[float]()
-
-    def now(self) -> float:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at
-
-    def sleep(self, seconds: float) -> None:
-        assert seconds >= 0
-        self.slept.append(seconds)
-        self.at += seconds
-
-
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APCA_API_KEY_ID", KEY)
@@ -93,7 +75,7 @@ def config_of(server: BrokerServer, **settings: Any) -> AlpacaConfig:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    return FakeClock()
+    return FakeClock(NOW.isoformat())
 
 
 @pytest.fixture
@@ -325,7 +307,7 @@ def test_it_waits_as_long_as_the_server_asks_within_reason(server, broker, clock
 
 def test_wrong_keys_are_refused_at_once(server, broker, monkeypatch):
     monkeypatch.setenv("APCA_API_SECRET_KEY", "another-secret")
-    wrong = AlpacaBroker(config_of(server), FakeClock())
+    wrong = AlpacaBroker(config_of(server), FakeClock(NOW.isoformat()))
     with pytest.raises(Rejected, match="APCA_API_KEY_ID and APCA_API_SECRET_KEY belong together"):
         wrong.account()
     assert server.times_asked("GET /v2/account") == 1
@@ -850,7 +832,7 @@ def test_the_local_exchange_is_asked_without_a_budget(server, local, clock):
 
 def test_the_local_exchange_needs_no_keys_of_alpaca(server, monkeypatch):
     monkeypatch.delenv("APCA_API_KEY_ID")
-    broker = LocalBroker(LocalConfig(url=server.url), FakeClock())
+    broker = LocalBroker(LocalConfig(url=server.url), FakeClock(NOW.isoformat()))
     with pytest.raises(Rejected):  # this server wants others than "local"
         broker.account()
 
