@@ -190,8 +190,8 @@ def test_the_kill_button_asks_first_and_then_kills(desk: Desk, page: Chrome) -> 
     press(page, TOKEN, "it trades nonsense")
     page.until(f"!{of('ask')}.open")
     assert desk.wishes == [("kill", "it trades nonsense")]
-    assert page.ask(text("said")).startswith("Kill was passed on")
-    assert page.ask(f"{of('token')}.value + {of('reason')}.value") == ""
+    page.until(f"{text('said')}.startsWith('Kill was passed on')")
+    page.until(f"{of('token')}.value + {of('reason')}.value === ''")  # when the dialog has closed
     kept = page.ask("[localStorage.length, sessionStorage.length, document.cookie]")
     assert kept == [0, 0, ""] and TOKEN not in page.ask("document.documentElement.outerHTML")
     well(page)
