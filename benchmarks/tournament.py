@@ -2,7 +2,8 @@
 
 python -m benchmarks.tournament [--quick] [--json FILE]
 
-`overhead`: all that is neither training nor judging, with one worker, from the first rung to the last seal.
+`overhead`: all that is neither training nor judging, with one worker, from the first rung to the last seal,
+and by how much the self-test takes longer because Ray begins beside it.
 `2 workers`: the first rung's training again, all candidates, with one worker and with two, Ray begun before.
 `elimination`: what it spares, and what it costs: the edge on the walk forward that nobody eliminated would have
 shown, less what those show who were left. The best five are chosen on the days that they are judged on, so for

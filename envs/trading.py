@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 
 from envs.allocation import approach, target
-from envs.backtest import backtest
 from envs.config import EnvConfig
+from envs.growth import equal_weight_growth
 from envs.market import MarketTensors
-from envs.policy import equal_weight, portfolio_columns, portfolio_width
+from envs.policy import portfolio_columns, portfolio_width
 from envs.rewards import SharpeMemory, no_memory, reward
 from envs.transition import Costs, State, cash_only, transition
 
 _COMPILED_ENVIRONMENTS = 256  # of one process
-_EQUAL_WEIGHT: WeakKeyDictionary[MarketTensors, torch.Tensor] = WeakKeyDictionary()  # seconds to make, never changed
 _COMPILER: dict[str, str | int | bool | Callable[..., Any]] = {
     "inplace_buffers": False,  # rows are read faster from another buffer than the one written
     "cpp.enable_floating_point_contract_flag": "fast",  # a product and a sum in one, rounded once
@@ -160,15 +158,6 @@ def _compiled(advance: Callable[..., Step]) -> Callable[..., Step]:
 def _stored(mask: torch.Tensor) -> torch.Tensor:
     """The same mask, bool. Compiled code stores numbers by the vector but masks one by one, so as a number."""
     return mask.to(torch.float32).to(torch.uint8).view(torch.bool) if torch.compiler.is_compiling() else mask
-
-
-def equal_weight_growth(market: MarketTensors) -> torch.Tensor:
-    """[T] log growth of the zero action through the whole market, costs included; 0 at the last bar."""
-    if market not in _EQUAL_WEIGHT:
-        track = backtest([equal_weight], market)[0]
-        growth = torch.as_tensor(track.returns, dtype=torch.float64).log1p()
-        _EQUAL_WEIGHT[market] = torch.cat([growth, growth.new_zeros(1)]).to(market.device, market.dtype)
-    return _EQUAL_WEIGHT[market]
 
 
 def _forget(memory: SharpeMemory | None, done: torch.Tensor) -> SharpeMemory | None:

@@ -57,19 +57,19 @@ class Arena:
             computed = self.features.for_panel(panel).compute(panel)
             return Lens.of(panel, self.features, Scaler.fit(computed, spans.train), self.trading)
 
-        return self._once("lens", spans, made)
+        return self.once("lens", spans, made)
 
     def market(self, spans: Spans) -> MarketTensors:
-        return self._once("market", spans, lambda: self.lens(spans).market(self.seen(spans), self.device))
+        return self.once("market", spans, lambda: self.lens(spans).market(self.seen(spans), self.device))
 
     def data_hash(self, spans: Spans) -> str:
-        return self._once("hash", spans, lambda: hash_json([self.seen(spans).hash, to_dict(self.lens(spans))]))
+        return self.once("hash", spans, lambda: hash_json([self.seen(spans).hash, to_dict(self.lens(spans))]))
 
     def benchmark(self, spans: Spans) -> Track:
         """Equal weight on the test span, from cash, as every candidate there."""
-        return self._once("benchmark", spans, lambda: backtest([equal_weight], self.market(spans), spans.test)[0])
+        return self.once("benchmark", spans, lambda: backtest([equal_weight], self.market(spans), spans.test)[0])
 
-    def _once(self, what: str, spans: Spans, make: Callable[[], T]) -> T:
+    def once(self, what: str, spans: Spans, make: Callable[[], T]) -> T:
         """The same for all trials of a process on the same fold."""
         name = (what, repr(spans))
         if name not in self._made:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,7 @@ def execute(
     queue = Queue(stages, arena, ledger, watcher)
     if queue.ended():
         return
-    for key, value in QUIET.items():
-        os.environ.setdefault(key, value)
-    attach()
+    begin()
     from ray import tune
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # its advice on resuming is not ours
@@ -78,6 +77,21 @@ def execute(
         raise queue.trouble
     if not queue.ended():  # Tune was asked to stop
         raise KeyboardInterrupt
+
+
+def begin() -> None:
+    """Ray; nothing, where it has begun."""
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    attach()
+
+
+def begin_beside(work: Callable[[], None]) -> None:
+    """Ray begins while this is done: mostly it waits. What it starts ends with the thread that did: the main one."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(work)
+        begin()
+    done.result()
 
 
 def _fresh(folder: Path, name: str) -> str:

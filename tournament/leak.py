@@ -16,6 +16,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from kit.metrics import sharpe
 from market.oracle import OracleRule
 from market.panel import FIELDS, PRICES, Observed, Panel
 from market.synth import SIGNAL
+from podracer.spans import Spans
 from tournament.arena import Arena, longest_lookback
 from tournament.config import LeakConfig
 from tournament.score import Standing, benchmark
@@ -276,14 +278,15 @@ def too_good(
 
 def _oracles(arena: Arena, folds: int) -> np.ndarray:  # [T, R]
     """What rules that read the signal earn on the test days, cautious ones and bold ones."""
-    signal = arena.panel.observed[SIGNAL].values
+    tested = [fold.spans for fold in arena.folds.folds[:folds]]
+    return np.concatenate([arena.once("oracles", spans, partial(_on_test_days, arena, spans)) for spans in tested])
+
+
+def _on_test_days(arena: Arena, spans: Spans) -> np.ndarray:  # [T, R]
+    signal, market = arena.panel.observed[SIGNAL].values, arena.market(spans)
     tilts = {OracleRule.tilt, *(bold / len(arena.panel.symbols) for bold in BOLD)}
-    tracks = []
-    for fold in arena.folds.folds[:folds]:
-        market = arena.market(fold.spans)
-        rules = [Oracle(signal[: len(market)], tilt) for tilt in sorted(tilts)]
-        tracks.append(np.column_stack([track.returns for track in backtest(rules, market, fold.spans.test)]))
-    return np.concatenate(tracks)
+    rules = [Oracle(signal[: len(market)], tilt) for tilt in sorted(tilts)]
+    return np.column_stack([track.returns for track in backtest(rules, market, spans.test)])
 
 
 def _interest(arena: Arena) -> float:

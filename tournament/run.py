@@ -37,6 +37,7 @@ from podracer.run import absolute
 from tournament import leaderboard
 from tournament.arena import Arena
 from tournament.config import TournamentConfig
+from tournament.execute import begin_beside
 from tournament.final import (
     EARLIER,
     OPENINGS,
@@ -162,7 +163,7 @@ def summary(tournament: Tournament, outcome: Outcome, folder: Path) -> list[str]
 def _to_the_end(tournament: Tournament, folder: Path, asked: Asked) -> Outcome:
     config = tournament.config
     if config.leak.self_test:
-        self_test(tournament.arena)
+        begin_beside(lambda: self_test(tournament.arena))
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / CONFIG).exists():
         write_text(folder / CONFIG, to_yaml(config))

@@ -136,12 +136,12 @@ class Trial:
 
     def _keep(self) -> str:
         """What another fold may start from: the policy that validation chose, and what it was learnt with."""
-        self.training.agent.policy.load_state_dict(self.training.best)
-        state = self.training.state_dict()
-        agent = {name: value for name, value in state["agent"].items() if name not in ("buffer", "last_state")}
+        agent = self.training.agent
+        agent.policy.load_state_dict(self.training.best)
+        state = {name: value for name, value in agent.state_dict().items() if name not in ("buffer", "last_state")}
         with TemporaryDirectory() as folder:
             file = Path(folder) / "checkpoint.pt"
-            checkpoint.write(file, {"ends": state["ends"], "agent": agent})
+            checkpoint.write(file, {"ends": str(self.spans.ends(self.market)), "agent": state})
             return self.ledger.keep(file)
 
 

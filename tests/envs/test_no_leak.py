@@ -15,9 +15,10 @@ from panels import random_panel, with_arrays, with_other_future
 from envs.allocation import approach
 from envs.backtest import Track, backtest
 from envs.config import CostConfig, EnvConfig, RewardConfig
+from envs.growth import equal_weight_growth
 from envs.market import MarketTensors, Quote
 from envs.policy import Allocated, Policy, equal_weight
-from envs.trading import TradingEnv, equal_weight_growth
+from envs.trading import TradingEnv
 from envs.transition import cash_only, transition
 from market.features import FeatureSpec
 from market.panel import FIELDS, Panel

@@ -95,7 +95,7 @@ def kill_at_random(stand: Range, folder: Path, bars: int, kills: int, longest: i
 
 
 def test_twenty_random_kills_in_one_replay_change_nothing(stand: Range, tmp_path: Path):
-    kill_at_random(stand, tmp_path, bars=12, kills=20, longest=50)
+    kill_at_random(stand, tmp_path, bars=12, kills=20, longest=30)
 
 
 @pytest.mark.slow
