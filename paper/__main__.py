@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from kit.config import load
 from kit.errors import UserError, run_command
 from kit.files import write_text
 from kit.log import set_up_logging
-from paper.chain import keys_from, read_entries, read_state
+from paper.chain import Anchor, keys_from, read_entries, read_state
 from paper.config import PaperConfig
 from paper.guard import KILL, ask_for_reset
 
@@ -27,7 +28,7 @@ EXAMPLES = """examples:
   python -m paper status runs/desk
   python -m paper kill runs/desk --reason 'earnings tonight'
   python -m paper reset runs/desk --reason 'looked at it'
-  python -m paper verify runs/desk
+  python -m paper verify runs/desk --witness "$(cat kept-anchor.json)"
   python -m paper export runs/desk --out fills.csv --kind fill
 
 A desk is one folder (default: runs/NAME). At Alpaca the keys are APCA_API_KEY_ID and APCA_API_SECRET_KEY."""
@@ -106,7 +107,9 @@ def verify(options: argparse.Namespace) -> int:
     """Has anybody altered the journal?"""
     from paper.verify import verify as verified
 
-    report = verified(_journal(options), keys_from(os.environ), anchors=options.anchors)
+    keys = keys_from(os.environ)
+    witnesses = [_witness(line, keys) for line in options.witness]
+    report = verified(_journal(options), keys, anchors=options.anchors, witnesses=witnesses)
     print(f"{report.entries:,} entries, {report.anchors:,} anchors, head {report.head[:16]}")
     for problem in report.problems:
         print(f"  {problem}")
@@ -136,6 +139,14 @@ def _folder(options: argparse.Namespace) -> Path:
 
 def _journal(options: argparse.Namespace) -> Path:
     return _folder(options) / "desk.db"
+
+
+def _witness(line: str, keys: Sequence[bytes]) -> tuple[int, str]:
+    """Count and head of an anchor that was kept elsewhere, as the webhook or Weights & Biases has it."""
+    anchor = Anchor.parse(line)
+    if anchor is None or not anchor.genuine(keys):
+        raise UserError(f'--witness = {line!r}: expected an anchor of this desk, a line such as {{"at": ...}}')
+    return anchor.count, anchor.head
 
 
 def _who() -> str:
@@ -192,6 +203,8 @@ def _parser() -> Command:
             made.add_argument("--reason", required=True, help="why; it is kept")
         if name == "verify":
             made.add_argument("--anchors", type=Path, metavar="FILE", help="(default: the file beside the journal)")
+            kept = "an anchor that was kept elsewhere, as the webhook was told; may be given again"
+            made.add_argument("--witness", action="append", default=[], metavar="LINE", help=kept)
         if name == "export":
             made.add_argument("--out", type=Path, required=True, metavar="FILE", help=".jsonl, .csv or .parquet")
             made.add_argument("--kind", default="", help="entries of one kind, as a flat table (default: all)")

@@ -138,6 +138,16 @@ class Desk:
                 self.alert("mismatch", "critical", str(mismatch))
                 raise UserError(f"account: {mismatch}") from None
             self._refuse_to_trade(mismatch)
+        self._see_again()
+
+    def _see_again(self) -> None:
+        """What the limits are watched by between bars, where the last bar was handled by another process."""
+        if (last := self._last()) is None or self.keeper.books is None:
+            return
+        try:
+            self.decider.see(Close(last, last))
+        except (Stale, BrokerError) as error:
+            self.alert("watch", "warning", f"until the next bar only the kill switch is watched: {error}")
 
     def handle(self, close: Close) -> None:
         """One bar, from wherever it was left."""

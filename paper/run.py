@@ -33,10 +33,11 @@ from paper.observed import source_of
 from paper.pace import Calendar, Lockstep, Pace
 from paper.risk import State
 from paper.tracking import Tracker
-from paper.watch.alerts import Alerts
+from paper.watch.alerts import Alerts, webhook_url
 from paper.watch.board import Board
 from paper.watch.findings import Findings
 from paper.watch.metrics import Metrics
+from paper.watch.witness import Witness
 from serve.client import Client, ServeError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -112,9 +113,16 @@ def trade(config: PaperConfig, folder: Path, bars: int | None = None) -> int:
             line.update()
             shown(desk)
 
+        witness = None
+        if url := webhook_url():
+            witness = Witness(url, f"{config.name}-{folder.name}", config.alerts.timeout)
+            stack.callback(witness.close)
+
         def anchored(anchor: Anchor) -> None:
             if tracker is not None:
                 tracker.anchor(anchor)
+            if witness is not None:
+                witness.put(anchor)
 
         desk = Desk(
             config,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import socket
 import sys
 from typing import Any
 
@@ -14,6 +16,7 @@ PRIVATE = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
 }
+KNOCK = 10.0  # seconds
 
 
 def attach(**options: Any) -> Any:
@@ -36,10 +39,18 @@ def attach(**options: Any) -> Any:
         ray.init(address="local", **{"include_dashboard": False, **quiet, **options})
         return ray
     try:
+        _knock(address)
         ray.init(address=address, **quiet)
-    except ConnectionError as error:
+    except OSError as error:
         raise UserError(
             f"RAY_ADDRESS = {address!r}: no Ray answers there, or it wants another token; "
             "expected the address of a running one, or nothing"
         ) from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """Ray itself tries for minutes where nobody listens."""
+    place = re.fullmatch(r"\[?([\w.:-]+?)\]?:(\d{1,5})", address)
+    if place:
+        socket.create_connection((place[1], int(place[2])), timeout=KNOCK).close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from agents.candidate import PodConfig
 from envs.config import TradingConfig
 from kit.config import setting
 from market import data
@@ -29,6 +30,9 @@ class SearchConfig:
     seeds: int = setting(1, low=1, help="trainings of each candidate; their returns are averaged")
     algorithms: tuple[Algorithm, ...] = setting(("ppo", "sac", "td3", "direct"), help="among which Optuna chooses")
     defaults: bool = setting(True, help="each algorithm at its defaults is among the first round's candidates")
+    pods: dict[Algorithm, PodConfig] = setting(
+        {}, help="where an algorithm trains, if not in one process: {ppo: {kind: sebulba, actors: 4}}"
+    )
     samples: float = setting(1.0, above=0, help="length of a training, as a share of its algorithm's default")
     warm: float = setting(
         0.5, low=0, help="the same from the second fold on, as a share of the first's; 0: each fold starts anew"
@@ -46,6 +50,8 @@ class SearchConfig:
     def __post_init__(self) -> None:
         if not self.algorithms or len(set(self.algorithms)) < len(self.algorithms):
             raise ValueError("algorithms must be at least one, each named once")
+        if "direct" in self.pods and self.pods["direct"].kind == "sebulba":
+            raise ValueError("pods.direct must be anakin: direct needs the gradients of its own environments")
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from agents.candidate import PodConfig
+from kit.config import to_dict
+from kit.errors import UserError
 from podracer.cluster import attach
 from tournament.arena import Arena
-from tournament.config import ExecutionConfig
+from tournament.config import ExecutionConfig, TournamentConfig
 from tournament.ledger import Ledger
 from tournament.queue import Chain, Queue, Watcher
 
@@ -43,12 +46,7 @@ def execute(
     from tournament.trainable import Actor, Proposer
 
     def places(given: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """The trial's own place; with remote actors, theirs beside it."""
-        pod = given["job"]["candidate"]["pod"]
-        bundles = [{"CPU": config.cpus, "GPU": config.gpus}]
-        if pod["kind"] == "sebulba":
-            bundles += [{"CPU": pod["actor_cpus"], "GPU": pod["actor_gpus"]}] * pod["actors"]
-        return tune.PlacementGroupFactory(bundles)
+        return tune.PlacementGroupFactory(bundles(config, given["job"]["candidate"]["pod"]))
 
     def named(trial: Any) -> str:
         job = trial.config["job"]
@@ -77,6 +75,31 @@ def execute(
         raise queue.trouble
     if not queue.ended():  # Tune was asked to stop
         raise KeyboardInterrupt
+
+
+def bundles(config: ExecutionConfig, pod: Mapping[str, Any]) -> list[dict[str, float]]:
+    """The trial's own place; with remote actors, theirs beside it."""
+    own = {"CPU": config.cpus, "GPU": config.gpus}
+    if pod["kind"] == "anakin":
+        return [own]
+    return [own, *[{"CPU": pod["actor_cpus"], "GPU": pod["actor_gpus"]}] * pod["actors"]]
+
+
+def refuse_unless_room(config: TournamentConfig) -> None:
+    """A trial that this machine has no room for would wait for ever. A cluster may grow."""
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    begin()
+    have = attach().cluster_resources()
+    pods = {name: to_dict(config.search.pods.get(name, PodConfig())) for name in config.search.algorithms}
+    for name, pod in pods.items():
+        for kind in ("CPU", "GPU"):
+            needed, there = sum(bundle[kind] for bundle in bundles(config.execution, pod)), have.get(kind, 0.0)
+            if needed > there:
+                raise UserError(
+                    f"search.pods.{name} and execution: a trial takes {needed:g} {kind}s at a time, "
+                    f"this machine has {there:g}; expected fewer, or RAY_ADDRESS of a cluster"
+                )
 
 
 def begin() -> None:

@@ -32,7 +32,7 @@ def propose(round: int, known: Sequence[Standing], config: SearchConfig, seed: i
     entrants: list[Entrant] = []
     if round > 1:
         entrants += _offspring(round, known, config, seed, taken)
-    wanted = [_shortened(candidate_from(name, {}), config) for name in config.algorithms]
+    wanted = [_entered(candidate_from(name, {}), config) for name in config.algorithms]
     entrants += [Entrant(c, round) for c in wanted[: config.candidates] if round == 1 and config.defaults]
     taken |= {entrant.candidate.hash for entrant in entrants}
     study = _study(round, known, config, seed)
@@ -41,7 +41,7 @@ def propose(round: int, known: Sequence[Standing], config: SearchConfig, seed: i
         for _ in range(TRIES):
             trial = study.ask()
             name = trial.suggest_categorical(ALGORITHM, list(config.algorithms))
-            candidate = _shortened(candidate_from(name, sample(SPACES[name], trial)), config)
+            candidate = _entered(candidate_from(name, sample(SPACES[name], trial)), config)
             if candidate.hash not in taken:
                 break
         taken.add(candidate.hash)
@@ -110,7 +110,8 @@ def _offspring(
     return made
 
 
-def _shortened(candidate: Candidate, config: SearchConfig) -> Candidate:
+def _entered(candidate: Candidate, config: SearchConfig) -> Candidate:
+    """As long and where this search trains it."""
     algorithm: AlgorithmConfig = candidate.algorithm
     changed: Any = replace(algorithm, samples=max(1, round(algorithm.samples * config.samples)))
-    return replace(candidate, algorithm=changed)
+    return replace(candidate, algorithm=changed, pod=config.pods.get(algorithm.kind, candidate.pod))

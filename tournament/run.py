@@ -37,7 +37,7 @@ from podracer.run import absolute
 from tournament import leaderboard
 from tournament.arena import Arena
 from tournament.config import TournamentConfig
-from tournament.execute import begin_beside
+from tournament.execute import begin_beside, refuse_unless_room
 from tournament.final import (
     EARLIER,
     OPENINGS,
@@ -164,6 +164,7 @@ def _to_the_end(tournament: Tournament, folder: Path, asked: Asked) -> Outcome:
     config = tournament.config
     if config.leak.self_test:
         begin_beside(lambda: self_test(tournament.arena))
+    refuse_unless_room(config)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / CONFIG).exists():
         write_text(folder / CONFIG, to_yaml(config))

@@ -300,3 +300,15 @@ def test_a_restart_does_not_forget_how_many_orders_were_sent(stand: Stand, tmp_p
             assert len(sent) == traded(there) > 0
         with there.desk() as desk:
             assert [*desk.decider.sent_at] == sent
+
+
+def test_limits_are_watched_as_soon_as_a_desk_is_started_again(stand: Stand, tmp_path: Path):
+    """Between bars too: nothing is to be decided yet."""
+    with stand.world(tmp_path) as there:
+        lived(there, bars=2)
+        with there.desk("limits.gross=0.01") as desk:
+            desk.begin()
+            assert not there.alerts
+            desk.look_around()
+            assert desk.guard.state == State.REDUCING
+        assert [text for _, _, text in there.alerts if text.startswith("reducing: gross is ")]

@@ -30,8 +30,8 @@ from kit.config import build, load, to_dict
 from market.features import FeatureSpec
 from market.synth import SynthSource, write
 from podracer import checkpoint
-from podracer.__main__ import main
 from podracer.bar import Bar
+from podracer.command import main
 from podracer.folder import COLUMNS, History, held
 from podracer.run import TrainConfig, identity, prepare, settled
 from podracer.scores import compare, table

@@ -62,8 +62,10 @@ def runner(pick: Callable[[int], int] = lambda there: 0, jobs: float = float("in
 
 
 def here(monkeypatch: pytest.MonkeyPatch, execute: Callable[..., None]) -> None:
-    """The commands run their trials in this process."""
+    """The commands run their trials in this process, without Ray."""
     monkeypatch.setattr("tournament.run.Tournament", partial(Tournament, execute=execute))
+    monkeypatch.setattr("tournament.run.begin_beside", lambda work: work())
+    monkeypatch.setattr("tournament.run.refuse_unless_room", lambda config: None)
 
 
 def tournament(folder: Path, *settings: str, run: Callable[..., None] | None = None) -> Tournament:

@@ -161,8 +161,8 @@ import sys
 from ray.cluster_utils import Cluster
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-node = cluster.add_node(num_cpus=1)
-print(cluster.address, node.all_processes["raylet"][0].process.pid, flush=True)
+nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+print(cluster.address, nodes[1].all_processes["raylet"][0].process.pid, flush=True)
 sys.stdin.read()
 cluster.shutdown()
 """
@@ -175,7 +175,9 @@ PRIVATE = {
 }
 
 
-def test_a_node_that_dies_with_its_trials_changes_nothing(clean: Path, tmp_path: Path, chance: random.Random) -> None:
+def test_one_of_three_nodes_that_dies_with_its_trials_changes_nothing(
+    clean: Path, tmp_path: Path, chance: random.Random
+) -> None:
     folder, before = tmp_path / "run", chance.randrange(trials(clean) // 2)
     private = PRIVATE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
     with family() as ours:
@@ -183,7 +185,7 @@ def test_a_node_that_dies_with_its_trials_changes_nothing(clean: Path, tmp_path:
         assert cluster.stdout is not None
         address, number = cluster.stdout.readline().split()
         raylet = int(number)
-        process = ours.run(SMOKE, *SETTINGS, "execution.workers=2", "--out", folder, RAY_ADDRESS=address, **private)
+        process = ours.run(SMOKE, *SETTINGS, "execution.workers=3", "--out", folder, RAY_ADDRESS=address, **private)
 
         def there() -> list[int]:
             return [pid for pid in ours.members() if parent(pid) == raylet]

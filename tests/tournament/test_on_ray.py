@@ -117,3 +117,27 @@ def test_every_look_at_the_hold_out_is_counted_before_it_is_taken(
     monkeypatch.undo()
     assert main(["final", str(folder)]) == 0
     assert json.loads((folder / "bundle.verdict.json").read_text())["openings"] == 3
+
+
+SEBULBA = "search={algorithms: [ppo], candidates: 1, pods: {ppo: {kind: sebulba, actors: 1, staleness: 0}}}"
+TWO_CPUS = "search.pods.ppo.actor_cpus=0.5"
+
+
+def test_a_pod_with_a_remote_actor_comes_to_what_one_process_comes_to(done: tuple[Path, str], tmp_path: Path) -> None:
+    """One actor with the newest weights is Anakin to the last bit; here both share a placement group."""
+    tiny = [word for word in TINY if not word.startswith("search.")]
+    short = "search.samples=0.0001"
+    ended("run", SMOKE, SEBULBA, TWO_CPUS, short, *tiny, "--out", tmp_path / "run")
+    (row,) = leaderboard(tmp_path / "run")
+    (same,) = [row for row in leaderboard(done[0]) if row["algorithm"] == "ppo"]
+    assert row["status"] == "finished"
+    assert row["sharpe"] == same["sharpe"]
+    assert row["hash"] != same["hash"]
+
+
+def test_a_pod_that_this_machine_has_no_room_for_is_refused(tmp_path: Path) -> None:
+    process = launch("run", SMOKE, *TINY, "search.pods={ppo: {kind: sebulba, actors: 999}}", "--out", tmp_path / "run")
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 2, said
+    assert "error: search.pods.ppo and execution: a trial takes 1000 CPUs at a time, this machine has " in said
+    assert not (tmp_path / "run").exists()
