@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -244,6 +245,38 @@ def test_without_its_controller_requests_go_on(endpoint: Endpoint) -> None:
         controller.send_signal(signal.SIGKILL)
     assert found.failures == []
     assert found.versions.total() > RATE
+
+
+def test_a_shadow_sees_the_traffic_and_a_canary_answers_where_it_is_named(
+    endpoint: Endpoint, bundles: dict[str, Path]
+) -> None:
+    served, candidate, client = champion(endpoint), version(bundles["two"]), endpoint.client()
+    with pytest.raises(ServeError, match=candidate):
+        client.actions(PANEL, PORTFOLIO, moment(), candidate)
+    made = endpoint.command("promote", bundles["two"], "--to", "shadow", "--reason", "a test")
+    assert made.returncode == 0, made.stderr
+
+    def until(true: Callable[[], bool]) -> None:
+        ends = time.monotonic() + PATIENCE
+        while not true():
+            assert time.monotonic() < ends
+            assert client.actions(PANEL, PORTFOLIO, moment()).version == served
+            time.sleep(0.1)
+
+    def logged() -> list[Any]:
+        files = (endpoint.registry / "shadow").glob("*.jsonl")
+        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+    def answers() -> bool:
+        with suppress(ServeError):
+            return client.actions(PANEL, PORTFOLIO, moment(), candidate).version == candidate
+        return False
+
+    until(lambda: candidate in json.dumps(logged()))
+    assert endpoint.command("promote", candidate, "--to", "canary", "--reason", "a test").returncode == 0
+    until(answers)
+    assert endpoint.command("retire", candidate, "--reason", "the test is over").returncode == 0
+    until(lambda: not answers())
 
 
 def test_the_desks_record_opens_the_way_to_champion(endpoint: Endpoint, bundles: dict[str, Path]) -> None:
