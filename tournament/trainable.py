@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from tournament.ledger import Ledger
 from tournament.queue import Queue
 from tournament.trial import Job, Trial, code, failed
 
+APART = 1.0  # seconds between two results of a trial, at least: Tune takes 4 ms for each
 log = logging.getLogger(__name__)
 
 
@@ -38,7 +40,7 @@ class Actor(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Up to the next evaluation; then judging and the record."""
+        """Some evaluations on; after the last one, judging and the record."""
         if self.code != code():  # it would be recorded as another trial
             text = "code: changed while the run went on, or is another on one of the machines; expected one version"
             return {"done": True, "trouble": text}
@@ -46,7 +48,9 @@ class Actor(tune.Trainable):
             if self.trial is None:
                 self.trial = Trial(self.job, self.arena, self.ledger)
                 self.progress = self.trial.steps()
-            progress = next(self.progress, None)
+            until = time.monotonic() + APART
+            while (progress := next(self.progress, None)) is not None and time.monotonic() < until:
+                pass
             if progress is None:
                 record = self.trial.finish()
                 return {"samples": record.trained, "done": True}

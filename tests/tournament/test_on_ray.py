@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from small import SMOKE, TINY
@@ -19,6 +20,7 @@ from small import SMOKE, TINY
 from agents import bundle
 from tournament.__main__ import main
 from tournament.leaderboard import TIMING
+from tournament.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,10 +131,18 @@ def test_a_pod_with_a_remote_actor_comes_to_what_one_process_comes_to(done: tupl
     short = "search.samples=0.0001"
     ended("run", SMOKE, SEBULBA, TWO_CPUS, short, *tiny, "--out", tmp_path / "run")
     (row,) = leaderboard(tmp_path / "run")
-    (same,) = [row for row in leaderboard(done[0]) if row["algorithm"] == "ppo"]
     assert row["status"] == "finished"
-    assert row["sharpe"] == same["sharpe"]
-    assert row["hash"] != same["hash"]
+    remote, local = tracks(tmp_path / "run", "ppo"), tracks(done[0], "ppo")
+    assert len(remote) > 1
+    for fold, (candidate, returns) in remote.items():
+        assert candidate["pod"]["kind"] == "sebulba"
+        np.testing.assert_array_equal(returns, local[fold][1])
+
+
+def tracks(folder: Path, algorithm: str) -> dict[int, tuple[Any, np.ndarray]]:
+    """Of each fold: the candidate, and its returns on the test days."""
+    records = [r for r in Ledger(folder / "ledger").records() if r.candidate["algorithm"]["kind"] == algorithm]
+    return {record.fold: (record.candidate, record.returns) for record in records if record.fold}
 
 
 def test_a_pod_that_this_machine_has_no_room_for_is_refused(tmp_path: Path) -> None:

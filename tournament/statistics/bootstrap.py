@@ -19,20 +19,23 @@ RESAMPLES, BLOCK = 2000, 10
 ROUNDING = 1e-5  # of a column's largest move: what is left of the deviation of a constant resample
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def day_counts(days: int, resamples: int = RESAMPLES, block: float = BLOCK, seed: int = 0) -> np.ndarray:
     """How often each day is drawn, [1 + resamples, days]; row 0 is the sample itself, every day once.
 
     A block starts anywhere, lasts `block` days on average and goes on from the last day to the first.
     """
     generator = np.random.default_rng(seed)
-    day = np.arange(days)
     fresh = generator.random((resamples, days)) * block < 1.0
     fresh[:, 0] = True
     starts = generator.integers(days, size=(resamples, days))
-    begun = np.maximum.accumulate(np.where(fresh, day, 0), axis=1)
-    drawn = (np.take_along_axis(starts, begun, axis=1) + day - begun) % days
-    drawn += days * np.arange(resamples)[:, None]
+    day = np.arange(days, dtype=np.int32)  # half the memory to move
+    begun = np.maximum.accumulate(np.where(fresh, day, np.int32(0)), axis=1)
+    first = days * np.arange(resamples)[:, None]  # of each resample, all in one row
+    drawn = starts.ravel()[begun + first]
+    drawn += day - begun
+    drawn[drawn >= days] -= days
+    drawn += first
     counts = np.ones((1 + resamples, days))
     counts[1:] = np.bincount(drawn.ravel(), minlength=resamples * days).reshape(resamples, days)
     counts.flags.writeable = False
