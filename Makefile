@@ -1,7 +1,7 @@
 # Every target sets up what it needs; `make help` lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo desk test test-slow lint format bench learning verdict clean
+.PHONY: help setup demo desk test test-slow lint format bench docs learning verdict clean
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -70,6 +70,9 @@ $(VENV)/.bench: $(STAMP)
 	@$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev,bench]'
 	@$(BIN)/python -m pip install -qq --constraint constraints.txt --no-deps elegantrl finrl
 	@touch $@
+
+docs: setup ## the pages of docs/ as a site in build/docs, every link checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 learning: setup ## what each algorithm learns on markets with a known answer (about 10 minutes on 2 cores)
 	$(BIN)/python -m benchmarks.learning

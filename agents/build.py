@@ -10,7 +10,12 @@ from agents.td3 import AgentTD3
 from envs.market import MarketTensors
 
 Agent = AgentPPO | AgentSAC | AgentTD3 | AgentDirect
-AGENTS: dict[str, type[Agent]] = {"ppo": AgentPPO, "sac": AgentSAC, "td3": AgentTD3, "direct": AgentDirect}
+AGENTS: dict[str, type[Agent]] = {
+    "ppo": AgentPPO,
+    "sac": AgentSAC,
+    "td3": AgentTD3,
+    "direct": AgentDirect,
+}
 
 
 def build_agent(candidate: Candidate, market: MarketTensors, seed: int) -> Agent:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from agents.config import DirectConfig, PPOConfig, SACConfig, TD3Config
+from agents.config import AlgorithmConfig, PPOConfig
 from agents.networks import NetworkConfig
 from envs.config import EnvConfig, RewardConfig
 from kit.config import setting, to_dict
@@ -31,9 +31,7 @@ class PodConfig:
 class Candidate:
     """An algorithm, its network, what it is rewarded for and where it trains."""
 
-    algorithm: PPOConfig | SACConfig | TD3Config | DirectConfig = setting(
-        PPOConfig(), help="kind: ppo, sac, td3 or direct, and its settings"
-    )
+    algorithm: AlgorithmConfig = setting(PPOConfig(), help="kind, and its settings")
     network: NetworkConfig = setting(NetworkConfig())
     env: EnvConfig = setting(EXCESS)
     pod: PodConfig = setting(PodConfig())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,21 @@ class SharpeMemory(NamedTuple):
 
     mean: torch.Tensor
     square: torch.Tensor
+
+
+def _new_drawdown(before: State, after: State, growth: torch.Tensor, costs: Costs) -> torch.Tensor:
+    return -(drawdown(before) - drawdown(after)).relu()
+
+
+def _turnover(before: State, after: State, growth: torch.Tensor, costs: Costs) -> torch.Tensor:
+    return -costs.traded
+
+
+Term = Callable[[State, State, torch.Tensor, Costs], torch.Tensor]  # before, after, log growth [N], costs -> [N]
+TERMS: dict[str, Term] = {  # each weighed by the setting of its name
+    "drawdown": _new_drawdown,
+    "turnover": _turnover,
+}
 
 
 def no_memory(count: int, like: torch.Tensor) -> SharpeMemory:
@@ -37,11 +53,9 @@ def reward(
     if config.excess:
         assert equal_weight is not None
         total = total - config.excess * equal_weight
-    if config.drawdown:
-        fall = (drawdown(before) - drawdown(after)).relu()
-        total = total - config.drawdown * fall
-    if config.turnover:
-        total = total - config.turnover * costs.traded
+    for name, term in TERMS.items():
+        if factor := getattr(config, name, 0.0):
+            total = total + factor * term(before, after, growth, costs)
     if config.differential_sharpe:
         assert memory is not None
         change, memory = _differential_sharpe(growth, memory, config.sharpe_decay)

@@ -95,7 +95,8 @@ class Fault:
     def refusal(self) -> UserError:
         more = f"; {self.count - 1:,} more of this kind" if self.count > 1 else ""
         way = "report lets it pass" if self.kind in ONLY_TOLD else "repair mends it"
-        return UserError(f"{self.examples[0]}: {RIGHT[self.kind]}{more}; quality.{self.kind}: {way}")
+        key = f"quality.{self.kind}"
+        return UserError(f"{self.examples[0]}: {RIGHT[self.kind]}{more}; {key}: {way} (in a run: data.{key})")
 
     def line(self) -> str:
         done = "filled forward, not tradable" if self.kind == "missing_bars" else "left as they are"

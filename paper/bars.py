@@ -47,7 +47,7 @@ class Bars:
             self._fetch_all(close)
         times = self._trim()
         if len(times) < self.needed:
-            raise Stale(f"{len(times)} bars up to {_shown(close)}; the ensemble needs {self.needed}")
+            raise Stale(f"{len(times)} bars up to {_shown(close)}; {self.needed} are needed")
         closes = self._closes(times, close)
         if closes[-1] != _moment(close):
             raise Stale(f"the last bar closed at {_minute(closes[-1])}; expected one of {_shown(close)}")

@@ -20,7 +20,7 @@ from paper.books import Booked, Books
 from paper.broker import Broker
 from paper.canary import Canary
 from paper.config import PaperConfig
-from paper.exposure import Book
+from paper.exposure import LEAST_RETURNS, Book
 from paper.guard import Guard
 from paper.journal import Journal
 from paper.keeper import Keeper
@@ -104,7 +104,7 @@ class Decider:
         self.bars = Bars(
             broker,
             ensemble.symbols,
-            ensemble.needed,
+            max(ensemble.needed, LEAST_RETURNS + 1 if config.limits.var is not None else 0),
             ensemble.bars_per_year,
             bar,
             config.data.session_close,

@@ -64,7 +64,7 @@ def _columns(connection: sqlite3.Connection, kind: str) -> Columns:
             types.setdefault(name, set()).update([] if value is None else [_type(value)])
     if not types:
         kinds = ", ".join(found for (found,) in connection.execute("SELECT DISTINCT kind FROM journal ORDER BY kind"))
-        raise UserError(f"kind = {kind!r}: there is no such entry; expected one of {kinds}")
+        raise UserError(f"kind = {kind!r}: there is no such entry yet; the journal has {kinds}")
     return {name: _common(found) for name, found in types.items()}
 
 

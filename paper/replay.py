@@ -23,6 +23,7 @@ from kit.errors import UserError
 from kit.files import write_text
 from market import data
 from paper.chain import KEY
+from paper.config import BOARD_TOKEN
 from podracer.folder import CONFIG, dated, refuse_unless_run, refuse_unless_vacant
 from serve.config import TOKEN
 from serve.deploy import free_port
@@ -52,6 +53,8 @@ def replay(run: Path, settings: Sequence[str], out: Path | None, bars: int | Non
     write_text(folder / "review.yaml", to_yaml({"data": exchange["data"], "charges": exchange["trading"]["costs"]}))
     write_text(folder / "exchange.yaml", to_yaml({**exchange, "cash": config.trading.capital}))
     tokens = environment()
+    if BOARD_TOKEN not in os.environ:
+        print(f"the dashboard's buttons ask for a token; for this rehearsal it is {tokens[BOARD_TOKEN]}", flush=True)
     where, market = free_port(), free_port()
     url = f"http://127.0.0.1:{where}"
     served = [f"port={where}", f"endpoint.registry={folder / 'registry'}", "endpoint.freshness=request"]
@@ -81,8 +84,8 @@ def replay(run: Path, settings: Sequence[str], out: Path | None, bars: int | Non
 
 
 def environment() -> dict[str, str]:
-    """A token of the endpoint that lives as long as the replay, where none is given."""
-    made = {TOKEN: secrets.token_urlsafe(), KEY: PUBLIC_KEY}
+    """Tokens that live as long as the replay, where none are given."""
+    made = {TOKEN: secrets.token_urlsafe(), BOARD_TOKEN: secrets.token_hex(8), KEY: PUBLIC_KEY}
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**made, **os.environ, "PYTHONPATH": paths}
 

@@ -25,7 +25,8 @@ EXAMPLES = """examples:
   export PODRACER_TOKEN=$(python -c 'import secrets; print(secrets.token_urlsafe())')
   python -m serve run runs/demo/bundle                  # register it, make it champion, answer on 127.0.0.1:8000
   python -m serve run runs/demo/bundle --plain          # one process without Ray, ready in 2 seconds
-  python -m serve request runs/demo/bundle > body.json  # a request that fits it, to try it out
+  python -m serve run runs/demo/bundle endpoint.freshness=request   # to try it out: old bars are no error
+  python -m serve request runs/demo/bundle > body.json  # a request that fits it, of the built-in market's bars
   curl -s -H "Authorization: Bearer $PODRACER_TOKEN" -H 'Content-Type: application/json' \\
        -d @body.json http://127.0.0.1:8000/v1/actions
   python -m serve promote runs/newer/bundle --to shadow # sees the traffic; its answers are logged only

@@ -62,9 +62,15 @@ FINAL_EXAMPLES = """examples:
   python -m tournament final runs/demo                       once, when everything is decided
 
 Every look at the hold-out is counted, and the report tells of it: only the first one is a fair test."""
-EXAMPLES = "\n\n".join([RUN_EXAMPLES, EXTEND_EXAMPLES, LEADERBOARD_EXAMPLES, REPORT_EXAMPLES, FINAL_EXAMPLES]).replace(
-    "\n\nexamples:", ""
-)
+EXAMPLES = """examples:
+  python -m tournament run configs/demo.yaml --out runs/demo 12 candidates, 6 folds, a few minutes
+  python -m tournament leaderboard runs/demo --watch         from a second terminal
+  python -m tournament run --resume runs/demo                after Ctrl-C, or kill -9
+  python -m tournament final runs/demo                       open the hold-out: once, when everything is decided
+  python -m tournament extend runs/demo --bars newer.parquet
+  python -m tournament report runs/demo
+
+python -m tournament COMMAND --help says more, and for run every setting."""
 PAUSE, SHARE = 2.0, 0.1  # seconds between two looks; the most of the time that looking may take
 TERMINATED = 128 + signal.SIGTERM
 CLEAR = "\x1b[H\x1b[J"

@@ -15,7 +15,6 @@ import numpy as np
 import optuna
 
 from agents.candidate import Candidate
-from agents.config import AlgorithmConfig
 from agents.spaces import SPACES, candidate_from, mutate, parameters, sample
 from tournament.config import SearchConfig
 from tournament.score import Entrant, Standing
@@ -112,6 +111,6 @@ def _offspring(
 
 def _entered(candidate: Candidate, config: SearchConfig) -> Candidate:
     """As long and where this search trains it."""
-    algorithm: AlgorithmConfig = candidate.algorithm
+    algorithm = candidate.algorithm
     changed: Any = replace(algorithm, samples=max(1, round(algorithm.samples * config.samples)))
     return replace(candidate, algorithm=changed, pod=config.pods.get(algorithm.kind, candidate.pod))

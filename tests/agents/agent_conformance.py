@@ -66,16 +66,16 @@ def _finished(settings: Any, unchosen: bool, agent: type) -> Training:
 
 
 def has_what_a_pod_reads(settings: Any) -> None:
-    assert AGENTS[settings.kind].__name__
+    assert settings.kind in AGENTS, f"{settings.kind} is not registered"
     assert build(type(settings), to_dict(settings)) == settings, "its settings must survive a configuration"
-    assert hash(settings) == hash(replace(settings))
+    assert hash(settings) == hash(replace(settings)), "its settings must be frozen"
     made = training(settings)
     for name in ("anneal", "learn", "explore_vec_env", "state_dict", "load_state_dict", "take_over", "align_targets"):
         assert callable(getattr(made.agent, name, None)), f"has no {name}"
     rollout = made.pod.collect()
-    assert rollout.rewards.numel() == settings.num_envs * settings.horizon == made.pod.samples_per_rollout
+    assert rollout.rewards.numel() == settings.num_envs * settings.horizon, "rewards are not [H, N]"
     losses = made.agent.learn(rollout)
-    assert all(torch.as_tensor(value).isfinite().all() for value in losses.values())
+    assert all(torch.as_tensor(value).isfinite().all() for value in losses.values()), "a loss is no number"
 
 
 def is_a_function_of_its_seed(settings: Any) -> None:
@@ -130,8 +130,8 @@ def acts_between_minus_1_and_1(settings: Any) -> None:
     seen.append(made.agent.policy(market(), bars, portfolio).detach())
     for action in seen:
         assert action.shape[1:] == (6,), "an action has an entry for each asset, and one for cash"
-        assert action.isfinite().all()
-        assert action.abs().max() <= 1.0
+        assert action.isfinite().all(), "an action is no number"
+        assert action.abs().max() <= 1.0, "an action lies beyond 1"
 
 
 def decides_without_the_future(settings: Any) -> None:
@@ -160,7 +160,7 @@ def bears_gaps_and_halts(settings: Any) -> None:
     made = wild_panel(5, bars=300)
     features = FeatureSpec.from_config([{"log_return": {"horizons": [1]}}, "volume_zscore"]).compute(made)
     practised = run(training(settings, MarketTensors.build(made, features=features.values)))
-    assert all(value.isfinite().all() for value in _policy(practised).values())
+    assert all(value.isfinite().all() for value in _policy(practised).values()), "a weight is no number"
 
 
 def enters_a_bundle(settings: Any) -> None:
@@ -171,7 +171,7 @@ def enters_a_bundle(settings: Any) -> None:
     with TemporaryDirectory() as folder:
         saved = bundle.save(Path(folder) / "bundle", members, LENS, measured(members), PROVENANCE)
         loaded = bundle.load(Path(folder) / "bundle")
-    assert loaded.hash == saved.hash
+    assert loaded.hash == saved.hash, "it changed on its way"
     one, other = (backtest([p], world, spans.test)[0] for p in (Allocated(made.actor), loaded.policy))
     np.testing.assert_array_equal(one.weights, other.weights)
 
@@ -181,7 +181,7 @@ def starts_where_another_ended(settings: Any) -> None:
     parent = finished(settings, NO_VALIDATION)
     agent = parent.agent.state_dict()
     held = {name.removeprefix("net."): value for name, value in agent["act"].items() if name.startswith("net.")}
-    assert same(held, parent.agent.policy.state_dict()), "state_dict()['act'] must hold the policy under net."
+    assert _equal(held, parent.agent.policy.state_dict()), "state_dict()['act'] must hold the policy under net."
     kept = {name: value for name, value in agent.items() if name not in ("buffer", "last_state")}
     own = replace(settings, learning_rate=settings.learning_rate / 2)
     with TemporaryDirectory() as folder:
@@ -189,7 +189,7 @@ def starts_where_another_ended(settings: Any) -> None:
         checkpoint.write(file, {"ends": str(NO_VALIDATION.ends(market())), "agent": kept})
         child = training(own, start=Start(str(file)))
     assert same(child.agent.policy.state_dict(), parent.agent.policy.state_dict()), "it does not start as its parent"
-    assert child.agent.settings == own
+    assert child.agent.settings == own, "it took over its parent's settings"
     child.advance()
     assert not same(child.agent.policy.state_dict(), parent.agent.policy.state_dict()), "it learns no further"
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import optuna
@@ -20,14 +20,14 @@ from panels import random_panel
 
 from agents.build import build_agent
 from agents.candidate import Candidate
-from agents.config import DirectConfig, PPOConfig, SACConfig, TD3Config
+from agents.config import PPOConfig
 from agents.networks import NetworkConfig
 from agents.spaces import SPACES, Choice, Knob, candidate_from, mutate, sample
 from kit.config import to_dict
 from kit.errors import UserError
 
 ALGORITHMS = sorted(SPACES)
-DEFAULTS = {"ppo": PPOConfig(), "sac": SACConfig(), "td3": TD3Config(), "direct": DirectConfig()}
+DEFAULTS = {made().kind: made() for made in get_args(get_type_hints(Candidate)["algorithm"])}
 
 
 class Corner:

@@ -99,7 +99,7 @@ def test_bodies_without_fields_have_one_column(fills: Path, tmp_path: Path) -> N
 def test_what_cannot_be_exported_is_one_line_and_leaves_the_file_that_was_there(fills: Path, tmp_path: Path) -> None:
     out = tmp_path / "fills.csv"
     out.write_text("from yesterday")
-    with pytest.raises(UserError, match="kind = 'fils': there is no such entry; expected one of fill, key, note"):
+    with pytest.raises(UserError, match="kind = 'fils': there is no such entry yet; the journal has fill, key, note"):
         export(fills, out, "fils")
     with pytest.raises(UserError, match=r"fills\.xlsx: expected a name that ends in \.jsonl, \.csv, \.parquet"):
         export(fills, tmp_path / "fills.xlsx")
