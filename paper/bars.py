@@ -23,7 +23,7 @@ class Stale(Exception):
 
 
 class Bars:
-    """Keeps the last `needed` bars of some symbols."""
+    """Keeps the last bars of some symbols: `needed` at least, `kept` where there are so many."""
 
     def __init__(
         self,
@@ -34,8 +34,10 @@ class Bars:
         bar: np.timedelta64,
         session_close: str | None = None,
         gaps: float = 0.0,  # the share of symbols that may lack the last bar though they trade
+        kept: int = 0,
     ) -> None:
-        self.broker, self.symbols, self.needed = broker, tuple(symbols), needed
+        self.broker, self.symbols = broker, tuple(symbols)
+        self.needed, self.kept = needed, max(needed, kept)
         self.bars_per_year, self.bar, self.session_close, self.gaps = bars_per_year, bar, session_close, gaps
         self._rows: dict[np.datetime64, np.ndarray] = {}  # by time: [A, 5], NaN where a symbol has no bar
         self._before = np.full(len(self.symbols), np.nan)  # [A] the last close before these
@@ -47,7 +49,7 @@ class Bars:
             self._fetch_all(close)
         times = self._trim()
         if len(times) < self.needed:
-            raise Stale(f"{len(times)} bars up to {_shown(close)}; {self.needed} are needed")
+            raise Stale(f"{len(times)} bars up to {_shown(close)}; the ensemble needs {self.needed}")
         closes = self._closes(times, close)
         if closes[-1] != _moment(close):
             raise Stale(f"the last bar closed at {_minute(closes[-1])}; expected one of {_shown(close)}")
@@ -56,10 +58,10 @@ class Bars:
     def _trim(self) -> np.ndarray:
         """The last times; of what goes, the last closes are kept: a symbol may pause for longer."""
         times = sorted(self._rows)
-        for time in times[: -self.needed]:
+        for time in times[: -self.kept]:
             close = self._rows.pop(time)[:, FIELDS.index("close")]
             self._before = np.where(np.isnan(close), self._before, close)
-        return np.array(times[-self.needed :])
+        return np.array(times[-self.kept :])
 
     def _extend(self, since: np.datetime64, close: datetime) -> bool:
         """Whether what was fetched before still stands."""
@@ -71,12 +73,12 @@ class Bars:
         span, self._before = self._calendar_span(), np.full(len(self.symbols), np.nan)
         for _ in range(3):
             self._rows = self._fetch(_moment(close - span), close)
-            if len(self._rows) >= self.needed:
+            if len(self._rows) >= self.kept:
                 return
             span *= 2
 
     def _calendar_span(self) -> timedelta:
-        days = self.needed / max(self.bars_per_year / 252.0, 1.0) if self.bar < DAY else self.needed * (self.bar / DAY)
+        days = self.kept / max(self.bars_per_year / 252.0, 1.0) if self.bar < DAY else self.kept * (self.bar / DAY)
         return timedelta(days=float(days) * CALENDAR) + SLACK
 
     def _fetch(self, start: np.datetime64, close: datetime) -> dict[np.datetime64, np.ndarray]:

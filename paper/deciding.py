@@ -20,7 +20,7 @@ from paper.books import Booked, Books
 from paper.broker import Broker
 from paper.canary import Canary
 from paper.config import PaperConfig
-from paper.exposure import LEAST_RETURNS, Book
+from paper.exposure import Book
 from paper.guard import Guard
 from paper.journal import Journal
 from paper.keeper import Keeper
@@ -31,7 +31,6 @@ from paper.risk import Proposed, Ruling, State, check
 from paper.sleeve import champions, netted
 from serve.client import Answer, Client, Portfolio
 
-HISTORY = 250  # bars of returns that the risk engine sees, at most
 SENDS = 10_000  # times of orders that are remembered
 
 
@@ -69,7 +68,8 @@ class Ensemble:
 class Seen:
     """What was there at a close."""
 
-    panel: Panel
+    panel: Panel  # as the ensemble sees it
+    history: Panel  # as the risk engine sees it: longer, and without observed columns
     prices: dict[str, float]
     equity: float
     book: Book
@@ -104,11 +104,12 @@ class Decider:
         self.bars = Bars(
             broker,
             ensemble.symbols,
-            max(ensemble.needed, LEAST_RETURNS + 1 if config.limits.var is not None else 0),
+            ensemble.needed,
             ensemble.bars_per_year,
             bar,
             config.data.session_close,
             config.data.gaps,
+            kept=0 if config.limits.var is None else config.limits.var_bars + 1,
         )
         self.seen: Seen | None = None
         self.answer: Answer | None = None
@@ -119,18 +120,19 @@ class Decider:
 
     def see(self, close: Close) -> Seen:
         """The account at the close: sized by closes, judged by the last quotes; raises Stale."""
-        panel = self.bars.upto(close.at)
+        history = self.bars.upto(close.at)
+        panel = history[-self.ensemble.needed :]
         panel = with_columns(panel, self.observed, self.ensemble.observed, self.config.data.fresh)
         books = self.keeper.now()
         prices = dict(zip(panel.symbols, panel.close[-1].tolist()))
-        self.seen = Seen(panel, prices, books.equity(prices), self.book(panel, close))
+        self.seen = Seen(panel, history, prices, books.equity(prices), self.book(history, close))
         return self.seen
 
     def book(self, panel: Panel, close: Close) -> Book:
         books = self.keeper.now()
         quotes = {symbol: float(quote.price) for symbol, quote in self.broker.quotes(panel.symbols).items()}
         equity = books.equity({symbol: quotes.get(symbol, math.nan) for symbol in books.positions})
-        day, closes = self.journal.get("day"), panel.close[-HISTORY - 1 :]
+        day, closes = self.journal.get("day"), panel.close
         if day is None or day["date"] != close.at.date().isoformat():
             began, traded = float(day["last"]) if day else equity, books.traded
         else:

@@ -248,7 +248,7 @@ class Desk:
         self.told = told
         for ruling in decision.rulings:
             for finding in ruling.findings:
-                self.alert("limit", "warning", f"{ruling.symbol}: {finding.why}")
+                self.alert("limit", "warning", finding.why)
 
     def _compare_clocks(self, close: Close) -> None:
         apart = (self.broker.now() - self.asked_at(close)).total_seconds()
@@ -292,7 +292,7 @@ class Desk:
                 now = self.broker.now()
                 if any(True for _ in self.keeper.now().open()):
                     self.keeper.sweep()
-                book = self.decider.book(self.seen.panel, Close(now, now))
+                book = self.decider.book(self.seen.history, Close(now, now))
                 for breach in watch(book, self.config.limits):
                     if self._heed(breach) and breach.limit == "stop_loss":
                         self.sender.flatten(breach.symbol, self._last(), book.prices[breach.symbol], now)

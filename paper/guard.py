@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from stat import S_ISREG
 
 from kit.files import write_json
 from paper.journal import Journal
@@ -15,6 +16,7 @@ from paper.watch.alerts import Level
 log = logging.getLogger(__name__)
 
 KILL, RESET = "KILL", "RESET.json"  # files in the desk's folder: their being there is the wish
+LETTERS = 500  # of a reason, at most
 SEVERITY = (State.ACTIVE, State.REDUCING, State.HALTED)
 
 
@@ -74,12 +76,21 @@ class Guard:
     def _killed_by_file(self) -> str:
         """Not being able to tell counts as yes."""
         try:
-            (self.folder / KILL).lstat()
+            found = (self.folder / KILL).lstat()
         except FileNotFoundError:
             return "" if self.folder.is_dir() else f"kill switch: {self.folder} is not there any more"
         except OSError as error:
             return f"kill switch: {self.folder / KILL} cannot be looked at: {error.strerror}"
-        return f"kill switch: the file {KILL} is there"
+        return f"kill switch: the file {KILL} is there{self._said() if S_ISREG(found.st_mode) else ''}"
+
+    def _said(self) -> str:
+        """Why, where whoever left the file wrote that."""
+        try:
+            with open(self.folder / KILL, encoding="utf-8", errors="replace") as file:
+                said = " ".join(file.read(LETTERS).split())
+        except OSError:
+            return ""
+        return f": {said}" if said else ""
 
     def _reset(self) -> tuple[str, str] | None:
         file = self.folder / RESET

@@ -34,7 +34,7 @@ from paper.pace import Calendar, Lockstep, Pace
 from paper.risk import State
 from paper.tracking import Tracker
 from paper.watch.alerts import Alerts, webhook_url
-from paper.watch.board import Board
+from paper.watch.board import SILENCE, Board
 from paper.watch.findings import Findings
 from paper.watch.metrics import Metrics
 from paper.watch.witness import Witness
@@ -82,6 +82,7 @@ def trade(config: PaperConfig, folder: Path, bars: int | None = None) -> int:
             on_kill=lambda why: guard.ask_to_kill(f"kill switch: {why}"),
             on_reset=lambda why: ask_for_reset(folder, "dashboard", why),
             metrics=metrics,
+            silence=max(SILENCE, 3.0 * config.watch),
         )
         stack.callback(board.close)
         findings = Findings(folder)

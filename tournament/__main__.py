@@ -70,7 +70,7 @@ EXAMPLES = """examples:
   python -m tournament extend runs/demo --bars newer.parquet
   python -m tournament report runs/demo
 
-python -m tournament COMMAND --help says more, and for run every setting."""
+COMMAND --help says more, and for run every setting."""
 PAUSE, SHARE = 2.0, 0.1  # seconds between two looks; the most of the time that looking may take
 TERMINATED = 128 + signal.SIGTERM
 CLEAR = "\x1b[H\x1b[J"

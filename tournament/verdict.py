@@ -32,7 +32,7 @@ class WalkForward:
 
     days: int
     candidates: int  # columns: every configuration ever scored
-    trials: int  # every configuration × seed × checkpoint ever scored
+    trials: int  # every configuration × seed ever scored
     effective_trials: float  # what they are worth if they were independent
     spa_p: float  # "no candidate is better"
     stepm: tuple[int, ...]  # columns of the candidates that are better, jointly at 5 %
@@ -114,7 +114,7 @@ class Verdict:
 def verdict(
     returns: np.ndarray,  # [T, N], joined test days, in excess of cash; NaN after a candidate's elimination
     benchmark: np.ndarray,  # [T], equal weight on the same days
-    trials: int | None = None,  # every configuration × seed × checkpoint ever scored; N where each was scored once
+    trials: int | None = None,  # every configuration × seed ever scored; N where each was scored once
     hold_out: tuple[np.ndarray, np.ndarray] | None = None,  # ensemble [H], equal weight [H]; only once it is opened
 ) -> Verdict:
     return Verdict(walk_forward(returns, benchmark, trials), None if hold_out is None else _hold_out(*hold_out))

@@ -45,8 +45,9 @@ class Market:
         return {symbol: self.reasons.get(symbol, "") for symbol in symbols}
 
 
-def bars_of(market: Market, gaps: float = 1.0, needed: int = NEEDED) -> Bars:
-    return Bars(market, market.panel.symbols, needed, market.panel.bars_per_year, DAY, None, gaps)  # type: ignore[arg-type]
+def bars_of(market: Market, gaps: float = 1.0, needed: int = NEEDED, kept: int = 0) -> Bars:
+    year = market.panel.bars_per_year
+    return Bars(market, market.panel.symbols, needed, year, DAY, None, gaps, kept)  # type: ignore[arg-type]
 
 
 def at(bar: int) -> datetime:
@@ -98,6 +99,15 @@ def test_a_bar_that_has_not_come_is_stale():
 def test_too_short_a_history_is_refused():
     with pytest.raises(Stale, match=r"bars up to .*; the ensemble needs 200"):
         bars_of(Market(), needed=200).upto(at(60))
+
+
+def test_more_bars_than_are_needed_are_kept_where_there_are_so_many():
+    market = Market()
+    long, short = bars_of(market, needed=20, kept=30), bars_of(market, needed=20)
+    assert len(long.upto(at(60))) == 30
+    assert len(short.upto(at(60))) == 20
+    assert long.upto(at(61))[-20:].hash == short.upto(at(61)).hash
+    assert len(bars_of(market, needed=20, kept=500).upto(at(60))) == 61
 
 
 def test_a_symbol_without_the_last_bar_must_be_one_that_cannot_trade():

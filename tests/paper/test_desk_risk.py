@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
@@ -312,3 +313,29 @@ def test_limits_are_watched_as_soon_as_a_desk_is_started_again(stand: Stand, tmp
             desk.look_around()
             assert desk.guard.state == State.REDUCING
         assert [text for _, _, text in there.alerts if text.startswith("reducing: gross is ")]
+
+
+def test_the_reason_in_the_file_kill_is_kept(stand: Stand, tmp_path: Path):
+    with stand.world(tmp_path) as there:
+        (tmp_path / KILL).write_text("ada: earnings\ntonight\n")
+        assert lived(there, bars=1) == State.HALTED
+        assert [text for kind, _, text in there.alerts if kind == "halt"] == [
+            "halted: kill switch: the file KILL is there: ada: earnings tonight"
+        ]
+
+
+def test_a_file_kill_that_cannot_be_read_halts_too(stand: Stand, tmp_path: Path):
+    """A pipe would be waited for; a folder cannot be read."""
+    for number, make in enumerate((os.mkfifo, os.mkdir)):
+        (tmp_path / str(number)).mkdir()
+        with stand.world(tmp_path / str(number)) as there:
+            make(there.folder / KILL)
+            assert lived(there, bars=1) == State.HALTED
+
+
+def test_value_at_risk_is_known_to_an_ensemble_that_looks_back_on_few_bars(stand: Stand, tmp_path: Path):
+    with stand.world(tmp_path) as there:
+        assert there.bundle.bars_needed < 20
+        lived(there, "limits.var=0.5", bars=2)
+        assert traded(there)
+        assert not [text for _, _, text in there.alerts if text.startswith(f"{CALM}: its risk is not known")]
