@@ -329,6 +329,14 @@ def test_the_proxys_own_answers_are_problems_and_its_ports_on_loopback(tmp_path:
     ]
 
 
+def test_the_proxy_is_found_where_nothing_names_it() -> None:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    given = {"RAY_SERVE_HAPROXY_BINARY_PATH": str(ROOT / "serve" / "haproxy.sh"), "PATH": path}
+    words = [str(ROOT / "serve" / "haproxy.sh"), "-v"]
+    done = subprocess.run(words, env=os.environ | given, text=True, capture_output=True, timeout=30)
+    assert done.stdout.startswith("HAProxy version"), done.stderr
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own
 def test_the_file_for_a_cluster_is_what_is_deployed_here() -> None:
     from ray.serve.schema import ServeDeploySchema
