@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,15 @@ def exchange(options: argparse.Namespace) -> None:
     """A local Alpaca, until Ctrl-C."""
     from paper.exchange.config import ExchangeConfig
     from paper.exchange.run import serve_exchange
+    from paper.watch.alerts import LOOPBACK
 
-    serve_exchange(load(ExchangeConfig, options.target, options.settings))
+    config = load(ExchangeConfig, options.target, options.settings)
+    if config.host not in LOOPBACK:
+        print(
+            f"warning: {config.host} is reached from elsewhere, and the local exchange's keys are no secret",
+            file=sys.stderr,
+        )
+    serve_exchange(config)
 
 
 def replay(options: argparse.Namespace) -> int:

@@ -103,7 +103,7 @@ class Sebulba:
         config, pod = candidate.algorithm, candidate.pod
         if config.kind not in NETWORKS:
             raise UserError(
-                f"pod.kind = 'sebulba': {config.kind} needs the gradients of its own environments; expected 'anakin'"
+                f"pod.kind = 'sebulba': {config.kind} does not learn from rollouts of others; expected 'anakin'"
             )
         self.shares = shares(config.num_envs, getattr(config, "together", 1), pod.actors)
         self.agent, self.candidate, self.market, self.span, self.seed = agent, candidate, market, span, seed

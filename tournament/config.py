@@ -51,7 +51,7 @@ class SearchConfig:
         if not self.algorithms or len(set(self.algorithms)) < len(self.algorithms):
             raise ValueError("algorithms must be at least one, each named once")
         if "direct" in self.pods and self.pods["direct"].kind == "sebulba":
-            raise ValueError("pods.direct must be anakin: direct needs the gradients of its own environments")
+            raise ValueError("pods.direct must be anakin: it needs the gradients of its own environments")
 
 
 @dataclass(frozen=True)
