@@ -33,8 +33,21 @@ SPANS = "spans.jsonl"
 def play(make: Callable[..., Tournament], folder: Path, *settings: str, whole: bool = False) -> list[Span]:
     """`make(folder, *settings)` played in a fresh process; `whole`: from its self-test to its report."""
     folder.mkdir(parents=True, exist_ok=True)
+    spans = _in_a_fresh_process(_play, make, folder, settings, whole)
+    return spans + _in_a_fresh_process(_test_alone, make, folder, settings) if whole else spans
+
+
+def _in_a_fresh_process(work: Callable[..., list[Span]], *given: Any) -> list[Span]:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_play, make, folder, settings, whole).result()
+        return pool.submit(work, *given).result()
+
+
+def _test_alone(make: Callable[..., Tournament], folder: Path, settings: Sequence[str]) -> list[Span]:
+    """The self-test without Ray beside it, in a process that has loaded as little as the other one had."""
+    run = make(folder, *settings)
+    began = time.monotonic()
+    self_test(run.arena)
+    return [Span("self-test", began, time.monotonic())]
 
 
 def _play(make: Callable[..., Tournament], folder: Path, settings: Sequence[str], whole: bool) -> list[Span]:
@@ -45,8 +58,6 @@ def _play(make: Callable[..., Tournament], folder: Path, settings: Sequence[str]
     if whole:
         with clock("self-test and Ray"):
             begin_beside(lambda: self_test(run.arena))
-        with clock("self-test"):
-            self_test(run.arena)
     run.watcher.began = lambda name, trials: clock.note(Span("begin", time.monotonic(), time.monotonic()))
     with clock("run"), patch.object(Ledger, "seal", clock.around("seal", Ledger.seal)):
         run.run(last_stage) if whole else run.run()
