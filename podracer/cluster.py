@@ -41,7 +41,7 @@ def attach(**options: Any) -> Any:
     try:
         _knock(address)
         ray.init(address=address, **quiet)
-    except OSError as error:
+    except ConnectionError as error:
         raise UserError(
             f"RAY_ADDRESS = {address!r}: no Ray answers there, or it wants another token; "
             "expected the address of a running one, or nothing"
@@ -53,4 +53,7 @@ def _knock(address: str) -> None:
     """Ray itself tries for minutes where nobody listens."""
     place = re.fullmatch(r"\[?([\w.:-]+?)\]?:(\d{1,5})", address)
     if place:
-        socket.create_connection((place[1], int(place[2])), timeout=KNOCK).close()
+        try:
+            socket.create_connection((place[1], int(place[2])), timeout=KNOCK).close()
+        except OSError as error:
+            raise ConnectionError(str(error)) from error

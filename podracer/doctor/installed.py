@@ -29,16 +29,13 @@ def packages() -> Iterator[Finding]:
     from packaging.requirements import Requirement
 
     wanted = [Requirement(text) for text in _project()["dependencies"]]
-    found = {need.name: _version(need.name) for need in wanted}
-    for need in wanted:
-        version = found[need.name]
-        if version is None:
-            yield Finding(need.name, "mend", f"is not installed; expected {need.specifier}", SETUP)
-        elif not need.specifier.contains(version, prereleases=True):
-            yield Finding(need.name, "mend", f"{version}; expected {need.specifier}", SETUP)
-    present = {name: version for name, version in found.items() if version}
-    main = ", ".join(f"{name} {present[name]}" for name in ("torch", "ray", "optuna") if name in present)
-    yield Finding("packages", "ok", f"{len(present)} of {len(wanted)}: {main}")
+    present = {need.name: version for need in wanted if (version := _version(need.name))}
+    wrong = [need for need in wanted if not need.specifier.contains(present.get(need.name, "0"), prereleases=True)]
+    for need in wrong:
+        yield Finding(need.name, "mend", f"{present.get(need.name, 'none')}; expected {need.specifier}", SETUP)
+    if not wrong:
+        main = ", ".join(f"{name} {present[name]}" for name in ("torch", "ray", "optuna"))
+        yield Finding("packages", "ok", f"all {len(wanted)}: {main}")
     tested = _tested()
     others = [
         f"{name} {version} ({tested[name]})"
