@@ -160,9 +160,9 @@ CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
 
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-print(cluster.address, nodes[1].all_processes["raylet"][0].process.pid, flush=True)
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
+print(cluster.address, *(node.all_processes["raylet"][0].process.pid for node in nodes), flush=True)
 sys.stdin.read()
 cluster.shutdown()
 """
@@ -183,16 +183,17 @@ def test_one_of_three_nodes_that_dies_with_its_trials_changes_nothing(
     with family() as ours:
         cluster = ours.launch("-c", CLUSTER, **private)
         assert cluster.stdout is not None
-        address, number = cluster.stdout.readline().split()
-        raylet = int(number)
+        address, *numbers = cluster.stdout.readline().split()
+        raylets = [int(number) for number in numbers]  # the head has no room for a trial
         process = ours.run(SMOKE, *SETTINGS, "execution.workers=3", "--out", folder, RAY_ADDRESS=address, **private)
 
-        def there() -> list[int]:
-            return [pid for pid in ours.members() if parent(pid) == raylet]
+        def at_work() -> list[int]:
+            """The nodes on which a trial trains at this moment."""
+            return sorted({parent(pid) for pid in ours.members() if trains(pid)} & {*raylets})
 
         wait_for(lambda: trials(folder) >= before or process.poll() is not None)
-        wait_for(lambda: any(trains(pid) for pid in there()))
-        strike(raylet, *there())
+        raylet = chance.choice(wait_for(at_work))
+        strike(raylet, *(pid for pid in ours.members() if parent(pid) == raylet))
         ends_well(process)
         cluster.communicate(timeout=60)
         wait_for(lambda: not ours.members())
