@@ -23,6 +23,7 @@ QUIET = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_DEDUP_LOGS": "0",
     "OMP_NUM_THREADS": "1",
+    "RAY_prestart_worker_first_driver": "0",  # Tune's actors never use a process that was started beforehand
 }
 
 
