@@ -5,11 +5,32 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
 
 from kit.errors import UserError
+
+
+_ASKED = ContextVar("asked", default=False)
+
+
+class _Answer(Exception):
+    def __init__(self, parser: Command) -> None:
+        self.parser = parser
+
+
+def parser_of(main: Callable[[], object]) -> Command:
+    """What a command's `main` parses its words with; nothing is parsed, and nothing done."""
+    token = _ASKED.set(True)
+    try:
+        main()
+    except _Answer as answer:
+        return answer.parser
+    finally:
+        _ASKED.reset(token)
+    raise ValueError("main parses no words")
 
 
 class Command(argparse.ArgumentParser):
@@ -22,6 +43,8 @@ class Command(argparse.ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Settings, key=value, may stand before, between and after options; argparse takes only the first."""
+        if _ASKED.get():
+            raise _Answer(self)
         options, rest = self.parse_known_args(args, namespace)
         takes_settings = hasattr(options, "settings")
         for word in rest:

@@ -13,6 +13,10 @@ def main() -> int:
         from podracer.doctor.command import main as doctor
 
         return doctor(words[1:])
+    if words[:1] == ["completion"]:
+        from podracer.completion import main as completion
+
+        return completion(words[1:])
     from podracer.command import main as command
 
     return command(words)

@@ -48,7 +48,8 @@ def main(words: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_train(commands)
     _add_backtest(commands)
-    commands.add_parser("doctor", help="is this machine ready, and its cluster?")  # begun in __main__
+    commands.add_parser("doctor", help="is this machine ready, and its cluster?")  # these two are begun in __main__
+    commands.add_parser("completion", help="print a script that completes every command in a shell")
     options = parser.parse_args(words)
     set_up_logging("WARNING")
     keep_freed_memory()

@@ -34,16 +34,16 @@ def dated(name: str, now: datetime) -> Path:
     return next(folder for folder in folders if not folder.exists())
 
 
-def refuse_unless_vacant(folder: Path) -> None:
+def refuse_unless_vacant(folder: Path, name: str = "--out") -> None:
     """A run begins in a folder of its own; temporary files that a kill left behind do no harm."""
     if ADDRESS.match(str(folder)):
-        raise UserError(f"--out = {str(folder)!r}: is an address; expected a folder on a file system")
+        raise UserError(f"{name} = {str(folder)!r}: is an address; expected a folder on a file system")
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out = {str(folder)!r}: is a file; expected a new or empty folder")
+        raise UserError(f"{name} = {str(folder)!r}: is a file; expected a new or empty folder")
     if (folder / CONFIG).is_file():
-        raise UserError(f"--out = {str(folder)!r}: holds a run; go on with it by --resume {folder}, or name another")
+        raise UserError(f"{name} = {str(folder)!r}: holds a run; go on with it by --resume {folder}, or name another")
     if folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir()):
-        raise UserError(f"--out = {str(folder)!r}: is not empty; expected a new or empty folder")
+        raise UserError(f"{name} = {str(folder)!r}: is not empty; expected a new or empty folder")
 
 
 def refuse_unless_run(folder: Path) -> None:

@@ -27,6 +27,7 @@ from tournament.config import WHERE, TournamentConfig
 from tournament.extend import extend
 from tournament.final import identity, openings
 from tournament.leak import LEAK
+from tournament.remote import fetch
 from tournament.run import REPORT, final, recalled, report, run
 
 RUN_EXAMPLES = f"""examples:
@@ -56,6 +57,12 @@ Whoever had finished trains the new folds from the last checkpoint of its own; w
 verdict and the bundle are made anew, over all folds; the former ones are in RUN/earlier. The hold-out moves to the new
 end, and one that was opened is never a hold-out again. Stopped, it is gone on with by the same command or by
 run --resume. Exit codes as those of run; 2 also where the new bars are too few for another fold."""
+FETCH_EXAMPLES = """examples:
+  python -m tournament fetch s3://bucket/runs/first runs/first
+  python -m tournament leaderboard runs/first --watch        while it goes on elsewhere
+  python -m tournament run --resume runs/first               where the machine that ran it is lost
+
+The address is the run's execution.storage. Looking disturbs nobody; only one may go on with a run at a time."""
 REPORT_EXAMPLES = """examples:
   python -m tournament report runs/demo                      writes runs/demo/report.html again"""
 FINAL_EXAMPLES = """examples:
@@ -88,12 +95,14 @@ def main(words: Sequence[str] | None = None) -> int:
     ):
         added = commands.add_parser(name, help=text, description=text, epilog=epilog)
         added.add_argument("run", type=Path, metavar="RUN", help="the folder of a run that has ended")
+    _add_fetch(commands)
     options = parser.parse_args(words)
     set_up_logging("WARNING")
     keep_freed_memory()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # the matrices are small: on a busy machine more threads are far slower
-    actions = {"run": begin, "extend": go_on, "leaderboard": show, "report": write_again, "final": open_it}
+    actions = {"run": begin, "extend": go_on, "fetch": bring, "leaderboard": show, "report": write_again}
+    actions["final"] = open_it
     return actions[options.command](options)
 
 
@@ -152,6 +161,13 @@ def open_it(options: argparse.Namespace) -> int:
     if looks > 1:
         print(f"this was look {looks} at the hold-out: only the first one is a fair test", file=sys.stderr)
     print(f"report: {options.run / REPORT}", file=sys.stderr)
+    return 0
+
+
+def bring(options: argparse.Namespace) -> int:
+    refuse_unless_vacant(options.run, "RUN")
+    fetch(options.address, options.run)
+    print(options.run)
     return 0
 
 
@@ -214,6 +230,13 @@ def _add_leaderboard(commands: argparse._SubParsersAction[Command]) -> None:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the rows there too")
     parser.add_argument("--parquet", type=Path, metavar="FILE", help="write the rows there too")
     parser.add_argument("--watch", action="store_true", help="show it again as it changes, until the run has ended")
+
+
+def _add_fetch(commands: argparse._SubParsersAction[Command]) -> None:
+    text = "copy a run from the object store that keeps it"
+    parser = commands.add_parser("fetch", help=text, description=text, epilog=FETCH_EXAMPLES)
+    parser.add_argument("address", metavar="ADDRESS", help="the run's execution.storage, such as s3://bucket/runs/first")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a folder that is not there yet, or empty")
 
 
 if __name__ == "__main__":

@@ -62,6 +62,9 @@ class ExecutionConfig:
     cpus: float = setting(1.0, above=0, help="of each trial")
     gpus: float = setting(0.0, low=0, help="of each trial, e.g. 0.25")
     retries: int = setting(2, low=0, help="of a trial whose process died")
+    storage: str = setting(
+        "", help="an object store that keeps the run beside its folder, such as s3://bucket/runs/first"
+    )
 
 
 @dataclass(frozen=True)

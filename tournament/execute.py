@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tournament.arena import Arena
 from tournament.config import ExecutionConfig, TournamentConfig
 from tournament.ledger import Ledger
 from tournament.queue import Chain, Queue, Watcher
+from tournament.remote import ledger_of
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -25,6 +27,8 @@ QUIET = {
     "OMP_NUM_THREADS": "1",
     "RAY_prestart_worker_first_driver": "0",  # Tune's actors never use a process that was started beforehand
 }
+# What Tune hands on to its actors by a way that Ray writes to its logs. Processes on a machine have that machine's.
+HANDED_ON = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 
 
 def execute(
@@ -53,8 +57,9 @@ def execute(
         job = trial.config["job"]
         return f"{job['candidate']['algorithm']['kind']}-fold{job['fold']}-{trial.trial_id}"
 
+    where = {"ledger": str(ledger.folder.absolute()), "store": ledger_of(config.storage)}
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(Actor, arena=arena, ledger=str(ledger.folder.absolute())), places),
+        tune.with_resources(tune.with_parameters(Actor, arena=arena, **where), places),
         tune_config=tune.TuneConfig(
             search_alg=Proposer(queue),
             num_samples=-1,
@@ -71,7 +76,8 @@ def execute(
             verbose=0,
         ),
     )
-    tuner.fit()
+    with _hidden(*HANDED_ON):
+        tuner.fit()
     if queue.trouble:
         raise queue.trouble
     if not queue.ended():  # Tune was asked to stop
@@ -116,6 +122,16 @@ def begin_beside(work: Callable[[], None]) -> None:
         done = pool.submit(work)
         begin()
     done.result()
+
+
+@contextmanager
+def _hidden(*names: str) -> Iterator[None]:
+    """Variables that nobody sees meanwhile."""
+    values = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(values)
 
 
 def _fresh(folder: Path, name: str) -> str:

@@ -30,6 +30,7 @@ from tournament.choose import Choice, choose, concatenated, walk_forward
 from tournament.config import WHERE, TournamentConfig
 from tournament.ledger import Ledger, Record
 from tournament.queue import Chain, Link
+from tournament.remote import push
 from tournament.rounds import Tournament
 from tournament.score import Standing
 from tournament.trial import Job, code, key_of, policy_of, spans_of
@@ -187,12 +188,13 @@ def open_hold_out(run: Tournament, folder: Path, command: str, moment: str) -> V
 
 
 def count_opening(folder: Path, panel: Panel, command: str, moment: str) -> bundle.Bundle:
-    """Written down before anything is computed on the bars that were held out."""
+    """Written down, here and in an object store, before anything is computed on the bars that were held out."""
     loaded = bundle.load(folder / BUNDLE)
     provenance = loaded.manifest.provenance
     opening = {"at": moment, "command": command, "bundle": loaded.hash, "data": panel.hash}
     opening |= {"code": provenance.code, "configuration": provenance.configuration}
     write_json(folder / OPENINGS, {"openings": [*openings(folder), {**opening, "bars": len(panel)}]})
+    push(folder)
     return loaded
 
 

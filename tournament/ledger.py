@@ -9,8 +9,8 @@ the order of hashes and never of completion, so that any process may be killed a
 next one comes to the same end. What is there is never changed: the first writer wins.
 
 A trial's file is a line with the SHA-256 of the rest, a line of JSON, and arrays as safetensors;
-reading it executes nothing. The folder must be one that every machine of a cluster can reach;
-object stores are not supported.
+reading it executes nothing. The folder must be one that every machine of a cluster can reach,
+or there is an object store beside it: then that is the truth, and a folder holds what its machine has seen of it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from agents.manifest import parse_json
 from kit.config import build, setting, to_dict
 from kit.errors import UserError
 from kit.files import hash_arrays, hash_json, replacing
+from podracer.store import Store
 
 FORMAT = 1
 TRIAL = re.compile(r"([0-9a-f]{64})\.trial")
@@ -136,17 +137,16 @@ class Record:
 class Ledger:
     """Reads and writes the folder; any number of processes may, at the same time."""
 
-    def __init__(self, folder: str | Path) -> None:
-        if re.match(r"\w{2,}:/", str(folder)):
-            raise UserError(f"ledger = {str(folder)!r}: expected a folder that all machines share, not an object store")
+    def __init__(self, folder: str | Path, store: str = "") -> None:
         self.folder = Path(folder)
+        self.store = Store(store) if store else None
         self._read: dict[str, Record] = {}  # by key hash: a file is read once
 
     def put(self, record: Record) -> bool:
         """Write a finished trial; False if it is there already: what was there stays."""
         path, data = self._path(record.key.hash), record.encoded()
         Record.decoded(data, str(path))  # what cannot be read back is refused before it is written
-        if _publish(path, data):
+        if self._publish(path, data):
             return True
         if Record.decoded(path.read_bytes(), str(path)).hash != record.hash:
             log.warning("%s: this trial was run again with another result; the first one is kept", path)
@@ -158,7 +158,9 @@ class Ledger:
 
     def records(self) -> list[Record]:
         """All finished trials in the order of their hashes; a second call reads only what is new."""
-        names = os.listdir(self.folder) if self.folder.is_dir() else []
+        names = {*os.listdir(self.folder)} if self.folder.is_dir() else set()
+        if self.store:
+            names |= self.store.names()
         keys = sorted(match[1] for match in map(TRIAL.fullmatch, names) if match)
         self._read = {key: record for key in keys if (record := self._load(key))}
         return list(self._read.values())
@@ -167,19 +169,26 @@ class Ledger:
         """Put a copy of a checkpoint beside the trials: its SHA-256, for `Record.checkpoint`."""
         data = checkpoint.read_bytes()
         name = hashlib.sha256(data).hexdigest()
-        if not self.checkpoint(name).exists():
-            with replacing(self.checkpoint(name)) as temporary:
-                temporary.write_bytes(data)
+        self._publish(self._checkpoint(name), data)
         return name
 
     def checkpoint(self, name: str) -> Path:
-        return self.folder / f"{name}.pt"
+        """Its file; what another machine has kept is fetched first."""
+        self._found(self._checkpoint(name))
+        return self._checkpoint(name)
+
+    def entrust(self) -> None:
+        """Put into the store what it lacks: a run may have begun without one."""
+        if self.store:
+            names = {path.name for path in self.folder.glob("[!.]*")}
+            for name in sorted(names - self.store.names(), key=_checkpoints_first):
+                self.store.claim(name, (self.folder / name).read_bytes())
 
     def seal(self, round: int, rung: int, content: Mapping[str, Any]) -> None:
         """Write down what a rung decided. Decided anew, it must come out the same."""
         path = self._seal(round, rung)
         text = json.dumps({"round": round, "rung": rung, "content": content}, indent=2, allow_nan=False) + "\n"
-        if _publish(path, _stamped(text.encode())):
+        if self._publish(path, _stamped(text.encode())):
             return
         there = self.sealed(round, rung) or {}
         differ = [name for name in {**there, **content} if hash_json(there.get(name)) != hash_json(content.get(name))]
@@ -192,10 +201,9 @@ class Ledger:
     def sealed(self, round: int, rung: int) -> dict[str, Any] | None:
         """What a rung decided; None: not yet."""
         path = self._seal(round, rung)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
+        if not self._found(path):
             return None
+        data = path.read_bytes()
         tree = parse_json(_verified(data, str(path)), str(path))
         if (tree.get("round"), tree.get("rung")) != (round, rung):
             raise UserError(f"{path}: is the seal of another rung; {WAY_OUT}")
@@ -205,21 +213,39 @@ class Ledger:
         if key in self._read:
             return self._read[key]
         path = self._path(key)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
+        if not self._found(path):
             return None
+        data = path.read_bytes()
         record = Record.decoded(data, str(path))
         if record.key.hash != key:
             raise UserError(f"{path}: is the trial {record.key.hash}; expected the name that it was written under")
         self._read[key] = record
         return record
 
+    def _found(self, path: Path) -> bool:
+        """It is there; what only the store has is fetched."""
+        return path.exists() or (self.store is not None and self.store.fetch(path.name, path))
+
+    def _publish(self, path: Path, data: bytes) -> bool:
+        """Write a file that is whole or absent; False: there is one already, which stays."""
+        if self.store and not path.exists() and not self.store.claim(path.name, data):
+            self.store.fetch(path.name, path)
+            return False
+        return _publish(path, data)
+
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.trial"
 
+    def _checkpoint(self, name: str) -> Path:
+        return self.folder / f"{name}.pt"
+
     def _seal(self, round: int, rung: int) -> Path:
         return self.folder / f"round-{round}-rung-{rung}.seal"
+
+
+def _checkpoints_first(name: str) -> tuple[bool, str]:
+    """A trial that is there has its checkpoint."""
+    return not name.endswith(".pt"), name
 
 
 def _stamped(body: bytes) -> bytes:
@@ -238,7 +264,6 @@ def _verified(data: bytes, source: str) -> bytes:
 
 
 def _publish(path: Path, data: bytes) -> bool:
-    """Write a file that is whole or absent; False: there is one already, which stays."""
     if path.exists():
         return False
     waiting = path.with_name(f".{path.name}.{secrets.token_hex(8)}")

@@ -20,6 +20,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -55,6 +56,7 @@ from tournament.leak import LEAK, self_test
 from tournament.ledger import Ledger, Record
 from tournament.live import Live
 from tournament.queue import Watcher
+from tournament.remote import LEDGER, ledger_of, push, refuse_if_taken
 from tournament.report import page
 from tournament.rounds import Tournament
 from tournament.tracking import LIMIT, Tracker, mode_of
@@ -114,7 +116,8 @@ def assemble(config: TournamentConfig, folder: Path) -> Tournament:
     panel = _begun_with(folder, config, panel)
     looked = last_opened(folder, len(config.folds.extended))
     arena = Arena.build(panel, config.features, config.trading, config.folds, looked)
-    return Tournament(config, arena, Ledger(folder / "ledger"), folder / "tune")
+    store = "" if (folder / RESULT).is_file() else ledger_of(config.execution.storage)  # all of it is here by then
+    return Tournament(config, arena, Ledger(folder / LEDGER, store), folder / "tune")
 
 
 def recalled(folder: Path, before: Tournament | None = None) -> Tournament:
@@ -132,6 +135,7 @@ def report(folder: Path) -> Path:
     tournament = _ended(folder)
     with held(folder):
         _page(tournament, outcome_of(tournament, folder), folder)
+        push(folder)
     return folder / REPORT
 
 
@@ -141,6 +145,7 @@ def final(folder: Path, command: str, moment: str) -> str:
     with held(folder):
         verdict = open_hold_out(tournament, folder, command, moment)
         write_json(folder / RESULT, _publish(tournament, outcome_of(tournament, folder), folder))
+        push(folder)
     return verdict.text
 
 
@@ -165,9 +170,7 @@ def _to_the_end(tournament: Tournament, folder: Path, asked: Asked) -> Outcome:
     if config.leak.self_test:
         begin_beside(lambda: self_test(tournament.arena))
     refuse_unless_room(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / CONFIG).exists():
-        write_text(folder / CONFIG, to_yaml(config))
+    _write_config(config, folder)
     with held(folder):
         if origin(folder).get("configuration") != identity(config):
             panel, before = tournament.arena.panel, folder / EARLIER / str(len(config.folds.extended))
@@ -175,6 +178,8 @@ def _to_the_end(tournament: Tournament, folder: Path, asked: Asked) -> Outcome:
                 (folder / OPENINGS).unlink(missing_ok=True)  # of the hold-out before this one
             made = Provenance(code(), identity(config), panel.hash, created_by())
             write_json(folder / ORIGIN, {**to_dict(made), "bars": len(panel)})
+        tournament.ledger.entrust()
+        push(folder)
         with _watched(tournament, folder, asked) as tracker:
             tournament.run(last_stage)
             outcome = conclude(tournament, folder)
@@ -182,7 +187,17 @@ def _to_the_end(tournament: Tournament, folder: Path, asked: Asked) -> Outcome:
             if tracker:
                 tracker.conclude(leaderboard.rows(outcome.standings, tournament.arena), result, outcome.bundle)
         write_json(folder / RESULT, result)
+        push(folder)
     return outcome
+
+
+def _write_config(config: TournamentConfig, folder: Path) -> None:
+    """Once; where the run is kept may change later."""
+    file, storage = folder / CONFIG, config.execution.storage
+    stored = load(TournamentConfig, file) if file.is_file() else None
+    if stored is None or stored.execution.storage != storage:
+        refuse_if_taken(storage)
+        write_text(file, to_yaml(config if stored is None else replace(stored, execution=config.execution)))
 
 
 @contextmanager

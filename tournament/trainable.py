@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 class Actor(tune.Trainable):
     """Holds nothing between trials but the bars. A trial that fails by itself is recorded, not run again."""
 
-    def setup(self, config: dict[str, Any], arena: Arena, ledger: str) -> None:  # type: ignore[override]
+    def setup(self, config: dict[str, Any], arena: Arena, ledger: str, store: str) -> None:  # type: ignore[override]
         torch.set_num_threads(1)
         keep_freed_memory()
-        self.arena, self.ledger = arena, Ledger(ledger)
+        self.arena, self.ledger = arena, Ledger(ledger, store)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 from kit.cli import Command
 from podracer.doctor import installed
@@ -20,6 +19,7 @@ CLOCK = "https://paper-api.alpaca.markets"
 EXAMPLES = """examples:
   python -m podracer doctor                               this machine
   python -m podracer doctor --storage /mnt/shared/runs    and where runs will be kept
+  python -m podracer doctor --storage s3://bucket/runs    the same, in an object store
   RAY_ADDRESS=auto python -m podracer doctor              and every machine of the cluster that this one belongs to
   ray job submit --working-dir . -- python -m podracer doctor --storage /mnt/shared/runs
 
@@ -28,7 +28,7 @@ Ends with 0 if nothing is to be mended, with 1 otherwise. Keys are looked for, n
 
 
 def main(words: Sequence[str]) -> int:
-    options = _options(words)
+    options = parser().parse_args(words)
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     findings = []
     for finding in examine(_checks(options)):
@@ -43,16 +43,16 @@ def main(words: Sequence[str]) -> int:
     return FAILED if troubles else 0
 
 
-def _options(words: Sequence[str]) -> argparse.Namespace:
-    parser = Command(
+def parser() -> Command:
+    made = Command(
         prog="python -m podracer doctor", description="Is this machine ready, and its cluster?", epilog=EXAMPLES
     )
-    runs = "where runs will be kept (default: runs)"
-    parser.add_argument("--storage", type=Path, default=Path("runs"), metavar="FOLDER", help=runs)
-    parser.add_argument("--clock", default=CLOCK, metavar="URL", help=f"whose time to compare with (default: {CLOCK})")
-    parser.add_argument("--no-ray", action="store_true", help="leave Ray out, which takes ten seconds to begin")
-    parser.add_argument("--json", action="store_true", help="the findings for programs")
-    return parser.parse_args(words)
+    runs = "where runs will be kept: a folder, or an object store (default: runs)"
+    made.add_argument("--storage", default="runs", metavar="WHERE", help=runs)
+    made.add_argument("--clock", default=CLOCK, metavar="URL", help=f"whose time to compare with (default: {CLOCK})")
+    made.add_argument("--no-ray", action="store_true", help="leave Ray out, which takes ten seconds to begin")
+    made.add_argument("--json", action="store_true", help="the findings for programs")
+    return made
 
 
 def _checks(options: argparse.Namespace) -> Iterator[tuple[str, Check]]:

@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from market.sources.patience import keys_if_any
 from podracer.cluster import attach
 from podracer.doctor.finding import Finding
 from podracer.provenance import code_hash
+from podracer.store import Store, is_address
 
 SKEW = 2.0  # seconds that a clock may be off: an endpoint refuses what comes from a minute away
 LEAST_DISK, LEAST_SHARED = 2**30, 2**28  # bytes
@@ -29,10 +30,32 @@ PATIENCE = 60.0  # seconds for a task on a machine
 NO_ALPACA = "only the desk and Alpaca's bars need them: export APCA_API_KEY_ID and APCA_API_SECRET_KEY"
 
 
-def storage(folder: Path) -> Iterator[Finding]:
-    """What the ledger does: write, sync, link, rename, remove."""
+def storage(where: str) -> Iterator[Finding]:
+    """What the ledger does."""
+    yield from _store(where) if is_address(where) else _folder(Path(where))
+
+
+def _store(address: str) -> Iterator[Finding]:
+    """Put, read, remove."""
+    try:
+        store, sign = Store(address), _sign()
+        claimed, again = store.claim(sign, b"podracer"), store.claim(sign, b"another")
+        there = store.read(sign)
+        store.remove(sign)
+    except UserError as error:
+        yield Finding("storage", "mend", str(error), "the provider's own variables say who may; or name another")
+        return
+    if (claimed, again, there) == (True, False, b"podracer"):
+        yield Finding("storage", "ok", f"{address}: written and read")
+    else:
+        found = f"{address}: an object that was there was overwritten"
+        yield Finding("storage", "mend", found, "name one that can refuse that (If-None-Match)")
+
+
+def _folder(folder: Path) -> Iterator[Finding]:
+    """Write, sync, link, rename, remove."""
     folder.mkdir(parents=True, exist_ok=True)
-    first, second = (folder / f".doctor-{secrets.token_hex(8)}" for _ in range(2))
+    first, second = (folder / _sign() for _ in range(2))
     try:
         with open(first, "wb") as file:
             file.write(b"podracer")
@@ -57,7 +80,7 @@ def storage(folder: Path) -> Iterator[Finding]:
         yield Finding("storage", "note", found, "start one driver at a time")
 
 
-def ray(folder: Path) -> Iterator[Finding]:
+def ray(where: str) -> Iterator[Finding]:
     """A task on every machine: it runs there, with the same Python and the same code, and sees the folder of runs."""
     yield from _room_for_ray()
     address = os.environ.get("RAY_ADDRESS")
@@ -71,13 +94,10 @@ def ray(folder: Path) -> Iterator[Finding]:
     machines = f"{len(nodes)} machine{'' if len(nodes) == 1 else 's'}"
     where = f"at {address}" if address else "a private one, begun for this check"
     yield Finding("Ray", "ok", f"{where}: {machines}, {have.get('CPU', 0):.0f} CPUs, {have.get('GPU', 0):.0f} GPUs")
-    folder.mkdir(parents=True, exist_ok=True)
-    sign = folder.absolute() / f".doctor-{secrets.token_hex(8)}"
-    sign.touch()
     try:
-        yield from _on_machines(cluster, nodes, sign)
+        with _left(where) as sign:
+            yield from _on_machines(cluster, nodes, where, sign)
     finally:
-        sign.unlink(missing_ok=True)
         if not address:
             cluster.shutdown()
 
@@ -93,15 +113,15 @@ def _room_for_ray() -> Iterator[Finding]:
         yield Finding("Ray", "mend", found, f"expected at most {LONGEST_FOLDER} bytes")
 
 
-def _on_machines(cluster: Any, nodes: Sequence[Mapping[str, Any]], sign: Path) -> Iterator[Finding]:
+def _on_machines(cluster: Any, nodes: Sequence[Mapping[str, Any]], where: str, sign: str) -> Iterator[Finding]:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     asked = {}
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         task = cluster.remote(look_around).options(num_cpus=0, scheduling_strategy=there)
-        asked[node["NodeManagerAddress"], node["NodeID"][:8]] = task.remote(str(sign))
-    ours, good = look_around(str(sign)), 0
+        asked[node["NodeManagerAddress"], node["NodeID"][:8]] = task.remote(where, sign)
+    ours, good = look_around(where, sign), 0
     for (address, name), answer in asked.items():
         machine = f"{address} ({name})"
         try:
@@ -115,18 +135,51 @@ def _on_machines(cluster: Any, nodes: Sequence[Mapping[str, Any]], sign: Path) -
                 found = f"{machine} has another {what}, {theirs[what][:12]}; expected {ours[what][:12]}"
                 yield Finding("Ray", "mend", found, "the same image, and ray job submit --working-dir .")
         if not theirs["sees"]:
-            found = f"{machine} does not see {sign.parent}"
-            yield Finding("storage", "mend", found, "name a folder that all machines share by --storage")
+            found = f"{machine} does not see {where}"
+            yield Finding("storage", "mend", found, "name what all machines share by --storage")
         good += theirs == ours
     yield Finding(
         "Ray", "ok" if good == len(nodes) else "mend", f"a task ran on {good} of {len(nodes)} as it would here"
     )
 
 
-def look_around(sign: str) -> dict[str, Any]:
+def look_around(where: str, sign: str) -> dict[str, Any]:
     """What a task meets."""
     version = ".".join(map(str, sys.version_info[:2]))
-    return {"python": version, "code": code_hash(), "sees": Path(sign).exists()}
+    return {"python": version, "code": code_hash(), "sees": _sees(where, sign)}
+
+
+@contextmanager
+def _left(where: str) -> Iterator[str]:
+    """A sign that others should see."""
+    if is_address(where):
+        store, sign = Store(where), _sign()
+        store.write(sign, b"")
+        try:
+            yield sign
+        finally:
+            store.remove(sign)
+        return
+    file = Path(where).absolute() / _sign()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    try:
+        yield str(file)
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _sees(where: str, sign: str) -> bool:
+    if not is_address(where):
+        return Path(sign).exists()
+    try:
+        return Store(where).read(sign) is not None
+    except UserError:
+        return False
+
+
+def _sign() -> str:
+    return f".doctor-{secrets.token_hex(8)}"
 
 
 def wandb() -> Iterator[Finding]:

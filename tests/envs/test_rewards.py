@@ -14,7 +14,7 @@ from markets import NO_COSTS, priced, random_actions, tensors, wild_panel
 
 from envs.config import EnvConfig, RewardConfig, TradingConfig
 from envs.market import MarketTensors
-from envs.rewards import SharpeMemory, no_memory, reward
+from envs.rewards import TERMS, SharpeMemory, no_memory, reward
 from envs.trading import TradingEnv
 from envs.transition import Costs, Rates, State
 
@@ -50,6 +50,7 @@ def test_growth_is_its_own_reward_and_excess_takes_equal_weight_off() -> None:
     growth, standard = [0.02, -0.01], [0.015, -0.03]
     assert of_growth(RewardConfig(), growth) == growth
     assert of_growth(RewardConfig(log_growth=0.5), growth) == pytest.approx([0.01, -0.005])
+    assert of_growth(RewardConfig(log_growth=2.0), growth) == pytest.approx([0.04, -0.02])
     assert of_growth(replace(NOTHING, excess=1.0), growth, standard) == pytest.approx([0.005, 0.02])
     assert of_growth(RewardConfig(excess=2.0), growth, standard) == pytest.approx([0.03, 0.03])
 
@@ -105,6 +106,25 @@ def test_the_differential_sharpe_is_the_slope_of_the_decaying_sharpe_ratio(
     flat, now = state_of([1.0], [1.0]), torch.tensor([growth], dtype=torch.float64)
     gain, _ = reward(replace(NOTHING, differential_sharpe=1.0), flat, flat, now, costs_of([0.0]), None, memory)
     assert gain.item() == pytest.approx(slope * deviation, rel=1e-5, abs=1e-9)
+
+
+@pytest.mark.parametrize(("variance", "known"), [(0.9e-10, False), (1e-10, False), (1.1e-10, True), (1.9e-10, True)])
+def test_the_differential_sharpe_is_nothing_until_the_variance_exceeds_a_ten_billionth(
+    variance: float, known: bool
+) -> None:
+    """Around a mean of 0 Moody and Saffell's numerator is the variance times growth: .02 is left of the quotient."""
+    memory = SharpeMemory(*(torch.tensor([moment], dtype=torch.float64) for moment in (0.0, variance)))
+    flat, growth = state_of([1.0], [1.0]), torch.tensor([0.02], dtype=torch.float64)
+    gain, moved = reward(replace(NOTHING, differential_sharpe=1.0), flat, flat, growth, costs_of([0.0]), None, memory)
+    assert gain.item() == pytest.approx(0.02 if known else 0.0, rel=1e-12, abs=0)
+    assert moved is not None
+    assert moved.mean.item() == pytest.approx(0.0002)  # and yet it is remembered
+
+
+def test_a_term_without_a_setting_of_its_name_counts_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A configuration that was written before the term was added."""
+    monkeypatch.setitem(TERMS, "novelty", lambda before, after, growth, costs: torch.full_like(growth, 7.0))
+    assert of_growth(RewardConfig(), [0.02]) == [0.02]
 
 
 def test_the_differential_sharpe_forgets_when_an_episode_ends() -> None:

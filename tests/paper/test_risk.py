@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields, replace
+from dataclasses import FrozenInstanceError, fields, replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 from statistics import NormalDist
 from typing import Any
 
@@ -16,7 +16,7 @@ from kit.config import build
 from kit.errors import UserError
 from paper.exposure import Book, value_at_risk
 from paper.limits import Limits
-from paper.risk import Proposed, Ruling, State, check, distances, watch
+from paper.risk import Breach, Distance, Proposed, Ruling, State, check, distances, watch
 
 NOW = datetime(2024, 3, 5, 21, tzinfo=UTC)
 WHOLE = Decimal(1)
@@ -123,6 +123,13 @@ def test_gross_counts_longs_and_shorts() -> None:
     assert allowed(held, only(gross=1.0), order("B", -401)) == [-400]
 
 
+def test_gross_counts_a_short_at_its_largest_whichever_open_orders_fill() -> None:
+    held = book(100_000, A=-300, Z=300)
+    for open, room in ((200, 400), (-100, 300)):  # a purchase may not come, a sale may
+        beside = replace(held, open_orders={"A": Decimal(open)})
+        assert allowed(beside, only(gross=1.0), order("B", 500)) == [room]
+
+
 def test_orders_beyond_gross_are_shrunk_in_equal_proportion() -> None:
     limits = only(gross=1.0)  # 500 of 1000 fit
     rulings = rule(book(50_000), limits, order("A", 600), order("B", 400))
@@ -130,6 +137,26 @@ def test_orders_beyond_gross_are_shrunk_in_equal_proportion() -> None:
     assert [named(ruling) for ruling in rulings] == [[("gross", "clip")]] * 2
     assert rulings[0].findings[0].value == 1.5
     assert rulings[0].findings[0].bound == 1.0
+    assert rulings[0].findings[0].why == "A: gross would be 1.5 of equity, beyond 1.0"
+
+
+def test_shrunk_orders_are_whole_steps_and_those_left_whole_need_not_be() -> None:
+    assert allowed(book(50_000), only(gross=1.0), order("A", 400), order("B", 200)) == [333, 166]
+    held = replace(book(), prices={"A": 10.0, "Z": 100.0})  # half a share of Z pays for 5 of A
+    rulings = rule(held, only(gross=1.0), order("Z", "-0.5"), order("A", 10, price=10.0))
+    assert [ruling.quantity for ruling in rulings] == [Decimal("-0.5"), 5]
+
+
+def test_each_clipped_order_names_only_the_limits_that_hold_it_up() -> None:
+    """What reduces is not held up by what the rest would come to, nor the rest by what the reductions would."""
+    held, limits = book(traded=150_000), only(turnover=2.0, gross=1.0)
+    sale, purchase = rule(held, limits, order("Z", -600), order("A", 600))
+    assert (int(sale.quantity), named(sale)) == (-500, [("turnover", "clip")])
+    assert (int(purchase.quantity), named(purchase)) == (0, [("gross", "veto"), ("turnover", "veto")])
+    neutral, limits = book(100_000, A=500, Z=-500), only(net_low=-0.1, gross=1.0)
+    sale, purchase = rule(neutral, limits, order("A", -500), order("B", 2000))
+    assert (int(sale.quantity), named(sale)) == (-100, [("net_low", "clip")])
+    assert (int(purchase.quantity), named(purchase)) == (100, [("gross", "clip")])
 
 
 def test_a_whole_exchange_of_the_portfolio_passes_in_any_order() -> None:
@@ -205,7 +232,9 @@ def test_an_order_whose_price_is_no_longer_so_is_vetoed(price: float, passes: in
     assert ruling.quantity == passes
     if not passes:
         (finding,) = ruling.findings
-        assert (finding.value, finding.bound) == (pytest.approx(abs(price - 100) / 100), 0.1)
+        assert (finding.limit, finding.value, finding.bound) == ("collar", pytest.approx(abs(price - 100) / 100), 0.1)
+        assert f"{price}" in finding.why
+        assert "100.0" in finding.why
 
 
 def test_the_order_rate_counts_a_minute_and_lets_what_reduces_go_first() -> None:
@@ -216,6 +245,42 @@ def test_the_order_rate_counts_a_minute_and_lets_what_reduces_go_first() -> None
     assert allowed(held, only(orders_per_minute=5), *orders) == [1, 0, -1]
     assert allowed(held, only(orders_per_minute=4), *orders) == [0, 0, -1]
     assert allowed(held, only(orders_per_minute=3), *orders) == [0, 0, 0]
+    assert allowed(book(A=-10), only(orders_per_minute=1), order("B", -1), order("A", 1)) == [0, 1]
+
+
+def test_an_order_beyond_the_rate_says_which_it_would_have_been() -> None:
+    orders = [order("A", 1), order("B", 1)]
+    _, ruling = rule(book(50_000), only(orders_per_minute=1), *orders)
+    (finding,) = ruling.findings
+    assert (finding.limit, finding.action, finding.value, finding.bound) == ("orders_per_minute", "veto", 2, 1)
+    assert finding.why == "B: order number 2 in a minute, more than 1"
+
+
+def test_no_digit_is_lost() -> None:
+    """A billionth of a share at 1e-15 is 1e-24 beyond the limit: in 28 digits, at it."""
+    full = replace(book(), prices={"Z": 100.0, "A": 1e-15})
+    assert [r.quantity for r in check([order("A", "1e-9", 1e-15)], full, only(gross=1.0), State.ACTIVE, NOW)] == [0]
+    held = replace(full, positions={"Z": Decimal(1000), "A": Decimal("1e-9")})
+    assert breaches(held, only(gross=1.0)) == [("gross", State.REDUCING, "")]
+
+
+def test_the_decimal_context_of_the_caller_changes_nothing() -> None:
+    held, limits = book(12_345, A="123.456789", B="-23.456789"), Limits(gross=0.7, per_name=0.3)
+
+    def all_of() -> tuple[list[Ruling], list[Breach], list[Distance]]:
+        orders = [order("A", "200.123456789"), order("B", "11.123456789"), order("Z", "-9.87654321")]
+        return check(orders, held, limits, State.ACTIVE, NOW), watch(held, limits), distances(held, limits)
+
+    expected = all_of()
+    with localcontext(Context(prec=3)):
+        assert all_of() == expected
+
+
+def test_an_account_of_less_than_a_dollar_is_ruled_on_like_any_other() -> None:
+    cents = replace(book(0.5), equity=0.5, day_start_equity=0.5, peak_equity=0.5, positions={})
+    (ruling,) = check([order("A", "0.006")], cents, only(gross=1.0), State.ACTIVE, NOW)
+    assert (ruling.quantity, named(ruling)) == (Decimal("0.005"), [("gross", "clip")])
+    assert watch(cents, Limits()) == []
 
 
 def test_an_order_may_meet_two_limits() -> None:
@@ -264,6 +329,7 @@ def test_value_at_risk_of_a_day_grows_with_the_root_of_its_bars() -> None:
 
 def test_value_at_risk_of_nothing_is_nothing_and_of_the_unknown_without_bound() -> None:
     assert value_at_risk({"A": 0.0}, book(), 250) == 0.0
+    assert value_at_risk({"A": 1.0}, replace(book(), returns=np.full((20, 4), 0.01)), 250) == 0.0  # it only ever gains
     assert value_at_risk({"X": 0.1}, book(), 250) == math.inf
     assert value_at_risk({"A": 0.1}, replace(book(), returns=RETURNS[:20]), 250) < 1
     assert value_at_risk({"A": 0.1}, replace(book(), returns=RETURNS[:19]), 250) == math.inf
@@ -286,6 +352,7 @@ def test_a_name_without_history_is_vetoed_and_leaves_the_others_be() -> None:
     rulings = rule(held, only(var=0.1), order("A", 100), order("B", 100))
     assert [int(ruling.quantity) for ruling in rulings] == [100, 0]
     assert named(rulings[1]) == [("var", "veto")]
+    assert rulings[1].findings[0].why == "B: its risk is not known: it has fewer than 20 returns"
 
 
 def test_names_whose_histories_do_not_meet_are_vetoed_together() -> None:
@@ -310,6 +377,14 @@ def test_a_restricted_desk_only_reduces_up_to_zero_and_no_limit_holds_that_up(st
     assert [int(ruling.quantity) for ruling in rulings] == [-300, 150, 0, 0]
     assert [named(ruling) for ruling in rulings] == [[("state", "clip")], [], [("state", "veto")], [("state", "veto")]]
     assert rulings[2].findings[0].why == f"Z: the desk is {state}: orders may only reduce"
+    assert [(found.value, found.bound) for found in rulings[0].findings + rulings[2].findings] == [(-301, -300), (1, 0)]
+
+
+def test_a_clipped_reduction_is_whole_steps_and_one_that_fits_passes_as_it_is() -> None:
+    held = book(A="2.5")
+    for asked, passes in ((-3, "-2"), ("-2.5", "-2.5"), ("-0.5", "-0.5")):
+        (ruling,) = rule(held, Limits(), order("A", asked), state=State.REDUCING)
+        assert ruling.quantity == Decimal(passes)
 
 
 def test_what_is_being_sold_already_cannot_be_sold_again() -> None:
@@ -324,6 +399,7 @@ def test_a_forced_order_reduces_whatever_the_limits_and_never_more() -> None:
     sale = order("A", -301, price=math.nan, forced=True)
     (ruling,) = rule(held, tight, sale)
     assert (int(ruling.quantity), named(ruling)) == (-300, [("forced", "clip")])
+    assert ruling.findings[0].why == "A: the order is forced: orders may only reduce"
     assert allowed(held, tight, order("B", 10, forced=True)) == [0]
 
 
@@ -362,7 +438,7 @@ def test_a_book_that_cannot_be_valued_may_only_be_reduced(change: dict[str, Any]
     assert [int(ruling.quantity) for ruling in rulings] == [-300, 0]
     assert [named(ruling) for ruling in rulings] == [[], [("book", "veto")]]
     assert rulings[1].findings[0].why == f"B: {why}: orders may only reduce"
-    assert "book" in {breach.limit for breach in watch(held, limits)}
+    assert ("book", why) in [(breach.limit, breach.why) for breach in watch(held, limits)]
 
 
 def test_a_position_of_unknown_size_cannot_be_reduced() -> None:
@@ -371,24 +447,28 @@ def test_a_position_of_unknown_size_cannot_be_reduced() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "limit"),
+    ("bad", "limit", "why"),
     [
-        (order("X", 1), "price"),  # unknown
-        (order("A", 1, price=math.nan), "price"),
-        (order("A", 1, price=0.0), "price"),
-        (order("A", 1, price=math.inf), "price"),
-        (order("A", "NaN"), "quantity"),
-        (order("A", "Infinity"), "quantity"),
+        (order("X", 1), "price", "its last quote is None"),  # unknown
+        (order("Y", 1), "price", "its last quote is nan"),
+        (order("A", 1, price=math.nan), "price", "its expected price is nan"),
+        (order("A", 1, price=0.0), "price", "its expected price is 0.0"),
+        (order("A", 1, price=math.inf), "price", "its expected price is inf"),
+        (order("A", "NaN"), "quantity", "NaN is no quantity"),
+        (order("A", "Infinity"), "quantity", "Infinity is no quantity"),
     ],
 )
-def test_an_order_that_makes_no_sense_is_vetoed_alone(bad: Proposed, limit: str) -> None:
-    rulings = rule(book(100_000), only(), bad, order("B", 7))
+def test_an_order_that_makes_no_sense_is_vetoed_alone(bad: Proposed, limit: str, why: str) -> None:
+    held = book(100_000)
+    rulings = rule(replace(held, prices={**held.prices, "Y": math.nan}), only(), bad, order("B", 7))
     assert [int(ruling.quantity) for ruling in rulings] == [0, 7]
     assert named(rulings[0]) == [(limit, "veto")]
+    assert rulings[0].findings[0].why == f"{bad.symbol}: {why}"
 
 
 def test_a_second_order_for_a_symbol_is_vetoed() -> None:
     rulings = rule(book(100_000), only(), order("A", 5), order("A", 5))
+    assert [ruling.quantity for ruling in rulings] == [5, 0]
     assert [named(ruling) for ruling in rulings] == [[], [("repeated", "veto")]]
 
 
@@ -426,7 +506,21 @@ def test_a_loss_is_measured_from_the_highest_equity_even_if_that_is_now() -> Non
 
 
 def test_the_watch_names_the_position_that_is_too_large() -> None:
-    assert breaches(book(A=400, B=300), only(per_name=0.3)) == [("per_name", None, "A")]
+    held = book(A=400, B=300)
+    for positions in (held.positions, {"C": Decimal(0), **held.positions}):
+        assert breaches(replace(held, positions=positions), only(per_name=0.3)) == [("per_name", None, "A")]
+
+
+def test_a_breach_says_how_much_there_is_and_how_much_there_may_be() -> None:
+    held = replace(book(A=400, B=-100), peak_equity=160_000.0)
+    assert [breach.why for breach in watch(held, only(drawdown=0.35, per_name=0.3, gross=1.1))] == [
+        "drawdown is 0.375, beyond 0.35",
+        "gross is 1.2, beyond 1.1",
+        "per_name of A is 0.4, beyond 0.3",
+        "per_name of Z is 0.7, beyond 0.3",
+    ]
+    (breach,) = watch(replace(held, positions={"Z": Decimal(-500)}), only(net_low=-0.4))
+    assert breach.why == "net_low is -0.5, beyond -0.4"
 
 
 def test_the_watch_sees_the_value_at_risk() -> None:
@@ -435,8 +529,11 @@ def test_the_watch_sees_the_value_at_risk() -> None:
     assert breaches(book(), only(var=now * 0.999)) == [("var", State.REDUCING, "")]
 
 
-@pytest.mark.parametrize(("held", "at", "beyond"), [(300, 80.0, 79.99), (-300, 120.0, 120.01)])
-def test_a_stop_loss_names_the_position_to_flatten(held: int, at: float, beyond: float) -> None:
+@pytest.mark.parametrize(
+    ("held", "at", "beyond"),
+    [(300, 80.0, 79.99), (-300, 120.0, 120.01), ("0.5", 80.0, 79.99), ("-0.5", 120.0, 120.01)],
+)
+def test_a_stop_loss_names_the_position_to_flatten(held: int | str, at: float, beyond: float) -> None:
     limits = only(stop_loss=0.2)
     for price, expected in ((at, []), (beyond, [("stop_loss", None, "A")]), (100.0, [])):
         position = book(A=held)
@@ -451,6 +548,8 @@ def test_open_orders_do_not_alarm_the_watch() -> None:
 def test_ruin_halts_and_a_missing_quote_does_not() -> None:
     assert ("book", State.HALTED, "") in breaches(replace(book(), equity=0.0), Limits())
     assert breaches(replace(book(), prices={}), Limits()) == [("book", None, "")]
+    poor = replace(book(), equity=1.0, day_start_equity=1.0, peak_equity=1.0, prices={})
+    assert breaches(poor, Limits()) == [("book", None, "")], "a dollar is not ruin"
     assert breaches(replace(book(), equity=math.nan), Limits()) == [("book", None, "")]
 
 
@@ -482,6 +581,11 @@ def test_distances_say_how_much_of_each_limit_is_used() -> None:
     }
 
 
+def test_of_a_book_that_cannot_be_valued_only_the_losses_are_told() -> None:
+    held = replace(book(), prices={}, day_start_equity=125_000.0)
+    assert [(d.name, d.value) for d in distances(held, Limits())] == [("daily_loss", 0.2), ("drawdown", 0.0)]
+
+
 def test_distances_and_the_watch_agree() -> None:
     held = book(-30_000, A=600)
     passed = {d.name for d in distances(held, Limits(per_name=0.5)) if d.used > 1}
@@ -497,6 +601,42 @@ def test_limits_are_read_strictly_and_null_turns_one_off() -> None:
     for name, value in (("net_low", 0.1), ("leverage", 0.9), ("drawdown", 1.0), ("var_bars", 19), ("gross", -1.0)):
         with pytest.raises(UserError, match=f"{name} = {value}: must be"):
             build(Limits, {name: value})
+
+
+@pytest.mark.parametrize(
+    ("names", "within", "beyond"),
+    [
+        (("per_name", "gross", "net_high", "turnover", "order_notional", "collar", "var", "stop_loss"), 1e-9, 0.0),
+        (("daily_loss", "drawdown"), 1e-9, 0.0),
+        (("daily_loss", "drawdown", "min_cash"), 0.999, 1.0),
+        (("min_cash",), 0.0, -1e-9),
+        (("net_low",), -1e-9, 0.0),
+        (("leverage",), 1.0, 0.999),
+        (("orders_per_minute",), 1, 0),
+        (("var_bars",), 20, 19),
+    ],
+)
+def test_a_limit_that_could_not_be_kept_or_would_bound_nothing_is_refused(
+    names: tuple[str, ...], within: float, beyond: float
+) -> None:
+    for name in names:
+        assert getattr(build(Limits, {name: within}), name) == within
+        with pytest.raises(UserError, match=f"{name} = "):
+            build(Limits, {name: beyond})
+
+
+def test_no_default_is_loosened_by_accident() -> None:
+    shares = {"per_name": 1.1, "gross": 1.1, "net_low": -0.1, "net_high": 1.1, "leverage": 1.1, "turnover": 2.0}
+    halting = {"daily_loss": 0.15, "drawdown": 0.35}
+    assert Limits() == only(orders_per_minute=180, collar=0.1, var=0.1, var_bars=250, **shares, **halting)
+
+
+def test_what_was_ruled_and_by_which_limits_cannot_be_changed_afterwards() -> None:
+    held, limits, asked = book(A=400), only(per_name=0.3), order("A", 1)
+    (ruling,) = rule(held, limits, asked)
+    for made in (asked, ruling, ruling.findings[0], watch(held, limits)[0], distances(held, limits)[0], limits, held):
+        with pytest.raises(FrozenInstanceError):
+            setattr(made, fields(made)[0].name, None)
 
 
 @pytest.mark.parametrize("field", [field for field in fields(Limits) if field.name != "var_bars"])

@@ -130,9 +130,9 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: py
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    assert states(reached.storage(tmp_path)) == ["ok"]
+    assert states(reached.storage(str(tmp_path))) == ["ok"]
     monkeypatch.setattr(reached.os, "fsync", full)
-    (found,) = reached.storage(tmp_path)
+    (found,) = reached.storage(str(tmp_path))
     assert found.state == "mend"
     assert "No space left on device" in found.found
     assert not list(tmp_path.iterdir())
@@ -143,7 +143,7 @@ def test_a_folder_without_hard_links_is_noted(tmp_path: Path, monkeypatch: pytes
         raise OSError(1, "Operation not permitted")
 
     monkeypatch.setattr(reached.os, "link", refused)
-    assert states(reached.storage(tmp_path)) == ["ok", "note"]
+    assert states(reached.storage(str(tmp_path))) == ["ok", "note"]
     assert not list(tmp_path.iterdir())
 
 

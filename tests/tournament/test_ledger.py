@@ -308,11 +308,6 @@ def test_a_stamped_trial_without_a_track_is_one_line(tmp_path: Path, dates: np.n
     assert str(path) in str(caught.value)
 
 
-def test_an_object_store_is_refused_rather_than_made_a_folder() -> None:
-    with pytest.raises(UserError, match="expected a folder that all machines share, not an object store"):
-        Ledger("s3://bucket/run")
-
-
 # What happens to processes
 
 
