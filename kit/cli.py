@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 
 from kit.errors import UserError
 
-
 _ASKED = ContextVar("asked", default=False)
 
 

@@ -61,7 +61,7 @@ def _all_words() -> dict[str, list[str]]:
         commands = {**_commands(parser)}
         if room == "podracer":
             commands["doctor"] = doctor_parser()
-        found[room] = sorted(commands) + ["--help"]
+        found[room] = [*sorted(commands), "--help"]
         found |= {f"{room} {name}": _words(one) for name, one in sorted(commands.items())}
     return found
 

@@ -235,7 +235,9 @@ def _add_leaderboard(commands: argparse._SubParsersAction[Command]) -> None:
 def _add_fetch(commands: argparse._SubParsersAction[Command]) -> None:
     text = "copy a run from the object store that keeps it"
     parser = commands.add_parser("fetch", help=text, description=text, epilog=FETCH_EXAMPLES)
-    parser.add_argument("address", metavar="ADDRESS", help="the run's execution.storage, such as s3://bucket/runs/first")
+    parser.add_argument(
+        "address", metavar="ADDRESS", help="the run's execution.storage, such as s3://bucket/runs/first"
+    )
     parser.add_argument("run", type=Path, metavar="RUN", help="a folder that is not there yet, or empty")
 
 

@@ -15,7 +15,7 @@ from panels import random_panel
 from envs.allocation import approach, target
 from envs.config import CostConfig
 from envs.market import MarketTensors
-from envs.transition import Costs, State, cash_only, transition
+from envs.transition import Costs, State, buy_scale, cash_only, drawdown, trade_costs, transition
 from market.panel import Panel
 
 LONG_ONLY = ("softmax", "tilt", "shares")
@@ -153,6 +153,78 @@ def test_a_short_gains_when_prices_fall_and_pays_to_borrow() -> None:
     assert growth == pytest.approx(1 + 0.5 * 0.9 - 0.5 * 0.8 - borrow)
     assert weights[0] == pytest.approx(-0.4 / growth)
     assert paid.borrow.item() == pytest.approx(borrow)
+
+
+def test_what_was_bought_and_what_was_sold_are_told_apart() -> None:
+    """Of the first .3 is sold, of the second .1 is bought; 8 bp more where volume is unknown, as of the second."""
+    panel = priced(np.full((3, 2), 100.0), volume=[[1000.0, np.nan]] * 3)
+    market = with_quotes(tensors(panel, costs=replace(TEN_BP, impact=1.0, no_volume_bp=18.0)), impact=0.02)
+    market = replace(market, extra=torch.tensor([[0.0, 8e-4, 0.0]] * 3, dtype=torch.float64))
+    _, _, costs = go(market, holding(0.5, 0.0, 0.5, wealth=4.0), 0.2, 0.1, 0.7)
+    assert costs.sold.item() == pytest.approx(0.3)
+    assert costs.bought.item() == pytest.approx(0.1)
+    assert costs.sold_beyond.item() == pytest.approx(0.02 * 2 * 0.3**1.5)
+    assert costs.bought_beyond.item() == pytest.approx(0.02 * 2 * 0.1**1.5 + 8e-5)
+    assert costs.borrow.tolist() == [0.0]
+
+
+def test_what_each_trade_costs_is_proportional_impact_and_what_unknown_volume_adds() -> None:
+    """.25 bought and .16 sold with four times the capital: 10 bp, 4 % of the power 1.5, 8 bp of the second."""
+    market = with_quotes(tensors(priced(np.full((3, 2), 100.0)), costs=TEN_BP), impact=0.02)
+    state = holding(0.0, 0.5, 0.5, bar=1, wealth=4.0)
+    trades = torch.tensor([[0.25, -0.16, 0.0]], dtype=torch.float64)
+    first, second = 0.25 * 0.001 + 0.04 * 0.125, 0.16 * 0.001 + 0.04 * 0.064
+    assert trade_costs(market, state, trades)[0].tolist() == pytest.approx([first, second, 0.0])
+    extra = torch.tensor([[9.0] * 3, [0.0, 8e-4, 0.0], [9.0] * 3], dtype=torch.float64)
+    found = trade_costs(replace(market, extra=extra), state, trades)[0].tolist()
+    assert found == pytest.approx([first, second + 0.16 * 8e-4, 0.0])
+
+
+def test_cash_buys_its_share_of_what_was_ordered_never_more_and_debt_buys_nothing() -> None:
+    at_hand = torch.tensor([0.5, 2.0, 1.0, -0.1, 1.0], dtype=torch.float64)
+    needed = torch.tensor([2.0, 0.5, 1.0, 1.0, 0.0], dtype=torch.float64)
+    assert buy_scale(at_hand, needed).tolist() == [0.25, 1.0, 1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_portfolio_of_cash_has_the_markets_precision_and_its_wealth_and_peak_are_two_tensors(
+    dtype: torch.dtype,
+) -> None:
+    state = cash_only(tensors(RISE, dtype=dtype), torch.tensor([0, 1, 1]))
+    assert state.weights.tolist() == [[0.0, 1.0]] * 3
+    assert state.wealth.tolist() == state.peak.tolist() == [1.0] * 3
+    assert [part.dtype for part in state] == [torch.int64, dtype, dtype, dtype]
+    assert state.wealth.data_ptr() != state.peak.data_ptr()
+
+
+def test_the_peak_only_rises_and_drawdown_is_the_share_of_it_that_was_lost() -> None:
+    """From wealth 2 at a peak of 2.5: +21 %, below the peak still; then from 2 at 2 a new one."""
+    market = tensors(RISE, costs=NO_COSTS)
+    for peak, highest, fallen in ((2.5, 2.5, 2.42 / 2.5 - 1), (2.0, 2.42, 0.0)):
+        state = holding(1.0, 0.0, wealth=2.0)._replace(peak=torch.tensor([peak], dtype=torch.float64))
+        after, _, _ = transition(market, state, state.weights)
+        assert after.peak.item() == pytest.approx(highest)
+        assert drawdown(after).item() == pytest.approx(fallen)
+
+
+def test_a_debt_that_shorts_have_left_is_not_forgiven_and_buys_nothing() -> None:
+    """Long 1.6, short .5 and a tenth of wealth owed, at 100 % a year: a bar's interest is paid on it."""
+    costs = replace(NO_COSTS, cash_rate=1.0)
+    market = tensors(priced(np.full((3, 2), 100.0)), "long_short", costs)
+    interest = 0.1 * (2 ** (1 / 252) - 1)
+    for wanted in ((1.6, -0.5, -0.1), (1.9, -0.5, -0.4)):
+        growth, weights, paid = go(market, holding(1.6, -0.5, -0.1), *wanted)
+        assert paid.traded.item() == 0
+        assert growth == pytest.approx(1 - interest)
+        assert weights == pytest.approx([1.6 / growth, -0.5 / growth, (-0.1 - interest) / growth])
+
+
+def test_a_price_that_falls_to_nothing_leaves_a_growth_whose_logarithm_exists() -> None:
+    market = with_quotes(tensors(RISE, costs=NO_COSTS), hold=0.0, drift=0.0)
+    state = holding(1.0, 0.0)
+    after, growth, _ = transition(market, state, state.weights)
+    assert growth.item() == pytest.approx(np.log(1e-6))
+    assert after.wealth.item() == pytest.approx(1e-6)
 
 
 # Of every trade
