@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from agents import bundle
-from agents.build import build_agent
+from agents.build import build_policy
 from agents.candidate import Candidate
 from agents.ensemble import Ensemble
 from agents.heads import ActorNet
@@ -157,7 +157,7 @@ def _save(
 
 def _fall_back(arena: Arena) -> ActorNet:
     """A network whose answer is always the zero action: equal weight."""
-    actor = build_agent(Candidate(), arena.market(spans_of(arena, 0)), 0).policy
+    actor = build_policy(Candidate(), arena.market(spans_of(arena, 0)))
     with torch.no_grad():
         for parameter in actor.parameters():
             parameter.zero_()

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from agents.build import build_agent
+from agents.build import build_policy
 from agents.candidate import Candidate
 from agents.heads import ActorNet
 from envs.backtest import backtest
@@ -155,7 +155,7 @@ def policy_of(record: Record, arena: Arena, ledger: Ledger) -> ActorNet:
     """The network of a finished trial."""
     candidate = build(Candidate, record.candidate, "ledger")
     market = arena.market(spans_of(arena, record.fold))
-    actor = build_agent(candidate, market, 0).policy
+    actor = build_policy(candidate, market)
     state = checkpoint.read(ledger.checkpoint(record.checkpoint))["agent"]["act"]
     actor.load_state_dict({name.removeprefix(NET): value for name, value in state.items() if name.startswith(NET)})
     return actor

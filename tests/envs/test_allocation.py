@@ -185,6 +185,13 @@ def test_the_band_stops_orders_that_are_small_after_the_rate() -> None:
     torch.testing.assert_close(ordered, torch.tensor([[0.23, 0.30, 0.50]], dtype=torch.float64))
 
 
+def test_a_change_of_exactly_the_band_is_ordered() -> None:
+    here = torch.tensor([[0.5, 0.0, 0.5]], dtype=torch.float64)
+    there = torch.tensor([[0.0, 0.25, 0.75]], dtype=torch.float64)
+    ordered = approach(here, there, AllocationConfig(rate=0.5, band=0.125))
+    assert ordered.tolist() == [[0.25, 0.125, 0.625]]
+
+
 @given(seed=SEEDS, band=st.floats(0.001, 0.3))
 def test_no_order_is_smaller_than_the_band(seed: int, band: float) -> None:
     market = tensors(wild_panel(seed), costs=NO_COSTS, rate=0.7, band=band)

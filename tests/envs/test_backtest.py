@@ -87,6 +87,43 @@ def test_the_same_backtest_twice_is_the_same_to_the_bit() -> None:
         same(one, again)
 
 
+def test_a_track_names_its_market_and_is_counted_in_float64_whatever_the_markets_precision() -> None:
+    market = tensors(PANEL, costs=COSTS, dtype=torch.float32)
+    track = backtest([equal_weight], market)[0]
+    assert (track.symbols, track.bars_per_year) == (PANEL.symbols, PANEL.bars_per_year)
+    assert track.returns.dtype == track.traded.dtype == np.float64
+    assert {amount.dtype for amount in track.costs.values()} == {np.dtype(np.float64)}
+    assert track.weights.dtype == np.float32
+    exact = backtest([equal_weight], market, dtype=torch.float64)[0]
+    assert exact.weights.dtype == np.float64
+    assert market.dtype == torch.float32
+    grown = np.log1p(track.returns)  # growth was float32; what was made of it is not
+    np.testing.assert_allclose(grown, grown.astype(np.float32), rtol=1e-14, atol=0)
+    for row in (track, exact):
+        assert len(row.dates) == len(row.returns) == len(row.weights) == len(row.traded) == BARS - 1
+
+
+def test_the_metrics_count_every_cost_but_not_interest() -> None:
+    """Two bars of a year of four: what was traded and what was paid, over half a year."""
+    figures = Track(
+        dates=PANEL.closes[1:3],
+        returns=np.array([0.01, -0.02]),
+        weights=np.array([[0.5, 0.5], [0.4, 0.6]]),
+        traded=np.array([0.5, 0.1]),
+        costs={
+            "commission": np.array([0.001, 0.0]),
+            "spread": np.array([0.002, 0.001]),
+            "impact": np.array([0.004, 0.0]),
+            "borrow": np.array([0.0, 0.008]),
+            "interest": np.array([0.5, 0.5]),
+        },
+        symbols=("S000",),
+        bars_per_year=4.0,
+    ).metrics()
+    assert figures["turnover"] == pytest.approx(1.2)
+    assert figures["cost"] == pytest.approx(0.032)
+
+
 def test_a_span_starts_in_cash_and_a_policy_sees_nothing_but_its_portfolio() -> None:
     seen = []
 

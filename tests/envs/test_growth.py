@@ -96,6 +96,48 @@ def test_other_costs_are_walked_anew() -> None:
     assert not begins_as(fresh("softmax").to(dtype=torch.float32), shorter)
 
 
+@pytest.mark.parametrize("kind", ["softmax", "shares"])
+@pytest.mark.parametrize("name", ["table", "open_now", "extra", "lot"])
+def test_each_thing_looked_up_must_be_the_same_at_every_decision_and_later_ones_may_differ(
+    name: str, kind: str
+) -> None:
+    shorter, market = fresh(kind, CUT), fresh(kind)
+    looked_up = getattr(market, name)
+    if looked_up is None:  # only whole shares have a lot
+        assert (name, kind) == ("lot", "softmax")
+        assert not begins_as(replace(market, lot=market.table[0]), shorter)
+        assert not begins_as(market, replace(shorter, lot=market.table[0]))
+        return
+    for bar, alike in ((0, False), (CUT - 2, False), (CUT - 1, True), (CUT, True)):
+        other = looked_up.clone()
+        other[..., bar, :] += 0.5
+        assert begins_as(replace(market, **{name: other}), shorter) == alike
+    if name != "table":
+        assert not begins_as(replace(market, **{name: None}), shorter)
+
+
+@pytest.mark.parametrize("name", ["interest", "bars_per_year"])
+def test_other_interest_or_another_length_of_a_year_is_walked_anew(name: str) -> None:
+    shorter, market = fresh("softmax", CUT), fresh("softmax")
+    assert not begins_as(replace(market, **{name: 2 * getattr(market, name)}), shorter)
+
+
+def test_a_market_as_long_as_the_earlier_ones_decisions_is_walked_anew() -> None:
+    """Its last row has no next bar, so the earlier one knows more than it."""
+    market = fresh("softmax", CUT)
+    longer = replace(market, features=market.features.new_zeros(CUT + 1, market.assets, 0))
+    assert not begins_as(market, longer)
+    assert begins_as(market, market)
+
+
+def test_what_is_known_of_a_market_is_not_walked_twice() -> None:
+    market = fresh("softmax", CUT)
+    assert walked(market) == list(range(CUT - 1))
+    growth._last = None
+    assert walked(market) == []
+    assert equal_weight_growth(market) is equal_weight_growth(market)
+
+
 def test_what_comes_later_moves_no_growth_before_it() -> None:
     market = fresh("softmax")
     before = equal_weight_growth(market)

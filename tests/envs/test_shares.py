@@ -233,6 +233,39 @@ def test_a_part_of_a_share_is_never_sold_into_a_short() -> None:
     torch.testing.assert_close(wanted, weights)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "asked", "bought"),
+    [
+        (torch.float32, 2.6, 2),
+        (torch.float32, 2.985, 2),
+        (torch.float32, 2.993, 3),
+        (torch.float32, 3.007, 3),
+        (torch.float64, 2.6, 2),
+        (torch.float64, 3 - 1.5e-7, 2),
+        (torch.float64, 3 - 0.8e-7, 3),
+        (torch.float64, 3 + 0.8e-7, 3),
+    ],
+)
+def test_a_part_of_a_share_is_not_bought_but_what_is_whole_up_to_rounding_is(
+    dtype: torch.dtype, asked: float, bought: int
+) -> None:
+    """A share is 1 % of wealth; float32 may be off by a hundredth of a share, float64 by 1e-7."""
+    market = same_market(np.full((2, 1), 100.0), dtype, capital=1e4)
+    state = cash_only(market, torch.tensor([0]))
+    _, _, costs = transition(market, state, torch.tensor([[0.01 * asked, 1 - 0.01 * asked]], dtype=dtype))
+    assert costs.bought.item() == pytest.approx(0.01 * bought, rel=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float64, 5e-8), (torch.float32, 5e-3)])
+def test_a_count_that_rounding_moved_is_whole_again_after_the_next_bar(dtype: torch.dtype, off: float) -> None:
+    market = same_market(np.full((2, 1), 100.0), dtype, capital=1e4)
+    weights = torch.tensor([[0.01 * (7 - off), 1 - 0.01 * (7 - off)]], dtype=dtype)
+    state = cash_only(market, torch.tensor([0]))._replace(weights=weights)
+    after, _, costs = transition(market, state, weights)
+    assert costs.traded.item() == 0
+    assert books(market, after)[0][0, 0] == pytest.approx(7, abs=off / 100)
+
+
 @pytest.mark.parametrize(("dtype", "whole", "cents"), [(torch.float64, 1e-6, 1e-6), (torch.float32, 1e-2, 0.05)])
 @given(seed=st.integers(0, 2**31), fill=st.sampled_from(["open", "close"]))
 def test_any_target_weights_trade_whole_shares_and_every_cent_is_booked(
