@@ -77,6 +77,16 @@ class Command(argparse.ArgumentParser):
         raise UserError(f"{self.prog}: {message} (see {self.prog} --help)")
 
 
+def examples_of(command: str, text: str) -> str:
+    """The examples that show one command, out of its room's; a line that ends in a backslash goes on."""
+    found, goes_on = [], False
+    for line in text.splitlines():
+        if goes_on or (line.startswith("  ") and f"python -m {command} " in f"{line} "):
+            found.append(line)
+            goes_on = line.endswith("\\")
+    return "\n".join(["examples:", *found])
+
+
 def file_or_setting(text: str) -> Path | str:
     """A path; but what has an equals sign and is no file is a setting, which stays as it was written."""
     return text if "=" in text and not Path(text).exists() else Path(text)

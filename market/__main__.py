@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit.cli import Command
+from kit.cli import Command, examples_of
 from kit.config import describe, load, setting
 from kit.errors import UserError, run_command
 from kit.files import replacing, write_json
@@ -178,7 +178,9 @@ def _here(target: Path, suffix: str) -> Path:
 
 
 def _add_synth(commands: argparse._SubParsersAction[Command]) -> None:
-    parser = commands.add_parser("synth", help="write the built-in market, whose answer is known")
+    parser = commands.add_parser(
+        "synth", help="write the built-in market, whose answer is known", epilog=examples_of("market synth", EXAMPLES)
+    )
     for line in describe(SynthSource):
         key, _, text = line.partition(": ")
         if key != "kind":
@@ -188,8 +190,8 @@ def _add_synth(commands: argparse._SubParsersAction[Command]) -> None:
 
 
 def _add_target(commands: argparse._SubParsersAction[Command], name: str, text: str) -> Command:
-    keys = "\n  ".join(describe(MarketConfig))
-    parser = commands.add_parser(name, help=text, description=text, epilog=f"settings:\n  {keys}")
+    epilog = "\n  ".join([f"{examples_of(f'market {name}', EXAMPLES)}\n\nsettings:", *describe(MarketConfig)])
+    parser = commands.add_parser(name, help=text, description=text, epilog=epilog)
     parser.add_argument("target", type=Path, metavar="TARGET", help="a file or folder of bars, or a YAML configuration")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that win over the configuration's")
     return parser

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kit.cli import Command, file_or_setting
+from kit.cli import Command, examples_of, file_or_setting
 from kit.config import load
 from kit.errors import UserError, run_command
 from kit.files import write_text
@@ -166,7 +166,9 @@ def _parser() -> Command:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(do: Any, name: str, help: str) -> Command:
-        made: Command = commands.add_parser(name, help=help, description=do.__doc__, epilog=EXAMPLES)
+        made: Command = commands.add_parser(
+            name, help=help, description=do.__doc__, epilog=examples_of(f"paper {name}", EXAMPLES)
+        )
         made.set_defaults(do=do)
         return made
 

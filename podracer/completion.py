@@ -81,4 +81,5 @@ def _words(parser: argparse.ArgumentParser) -> list[str]:
     """Options and, where a command takes settings, their keys."""
     options = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
     settings = (parser.epilog or "").partition("\nsettings:")[2]
-    return sorted(options) + [f"{key}=" for key in re.findall(r"^  ([a-z_.]+)", settings, re.MULTILINE)]
+    keys = dict.fromkeys(re.findall(r"^  ([a-z_.]+)", settings, re.MULTILINE))  # each once, in the order of the help
+    return sorted(options) + [f"{key}=" for key in keys]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kit.cli import Command, file_or_setting
+from kit.cli import Command, examples_of, file_or_setting
 from kit.config import load
 from kit.errors import UserError, run_command
 from serve.client import Client, Refused, ServeError
@@ -32,7 +32,9 @@ EXAMPLES = """examples:
   python -m serve promote runs/newer/bundle --to shadow # sees the traffic; its answers are logged only
   python -m serve promote runs/newer/bundle --reason 'better on paper'
   python -m serve rollback --reason 'it trades too much'
+  python -m serve retire 3f9a --reason 'its market is gone'
   python -m serve list
+  python -m serve settings port=8001 > serve.yaml       # for serve deploy, on a cluster
 
 Versions and who moved them when and why are kept in the registry (runs/registry). A running endpoint follows it:
 replicas load the new version, verify it and change over, one after the other, and no request is lost.
@@ -231,7 +233,9 @@ def _parser() -> Command:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Command)
 
     def command(do: Callable[[argparse.Namespace], Any], name: str, text: str) -> Command:
-        made: Command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        made: Command = commands.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=examples_of(f"serve {name}", EXAMPLES)
+        )
         made.set_defaults(do=do)
         return made
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from markets import KINDS, NO_COSTS, priced, random_actions, tensors, wild_panel
 from panels import random_panel, with_arrays
 
-from envs.allocation import approach, project, target
+from envs.allocation import approach, project, shares, target
 from envs.config import AllocationConfig, TradingConfig
 from envs.market import MarketTensors
 from envs.transition import State, cash_only, transition
@@ -65,12 +65,54 @@ def test_long_short_takes_a_share_of_the_name_cap_and_shrinks_to_the_gross_cap()
     assert wanted(market, [1.0, -1.0, 1.0, 1.0, 0.0]) == pytest.approx([0.25, -0.25, 0.25, 0.25, 0.5])
 
 
+def shut(market: MarketTensors, *open_now: float) -> MarketTensors:
+    """The same market in which only some assets trade, at every bar."""
+    return replace(market, open_now=torch.tensor([[*open_now, 0.0]] * len(market), dtype=market.dtype))
+
+
+def test_an_action_beyond_one_asks_for_no_more_than_the_name_cap() -> None:
+    market = tensors(FULL, "long_short", gross_cap=1.0, name_cap=0.4)
+    assert wanted(market, [1.5, -3.0, 0.0, 0.0, 0.0]) == pytest.approx([0.4, -0.4, 0.0, 0.0, 1.0])
+
+
+def test_a_short_that_cannot_trade_takes_its_part_of_the_gross_cap_and_leaves_nothing_beyond_it() -> None:
+    """Of a gross sum of 1, .3 are stuck: .7 for three names that ask for .4 each; then 1.3 are."""
+    market = shut(tensors(FULL, "long_short", gross_cap=1.0, name_cap=0.4), 1.0, 1.0, 1.0, 0.0)
+    asked = wanted(market, [1.0, -1.0, 1.0, 1.0, 0.0], [0.1, 0.0, 0.0, -0.3, 1.2])
+    assert asked == pytest.approx([0.7 / 3, -0.7 / 3, 0.7 / 3, -0.3, 1.3 - 0.7 / 3])
+    asked = wanted(market, [1.0, -1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, -1.3, 2.3])
+    assert asked == pytest.approx([0.0, 0.0, 0.0, -1.3, 2.3])
+
+
+@pytest.mark.parametrize("kind", LONG_ONLY)
+def test_cash_and_what_trades_share_what_the_others_leave(kind: str) -> None:
+    """.3 and .1 are stuck; half of the other .6 becomes cash, and two names get .15 each."""
+    market = shut(tensors(FULL, kind), 1.0, 0.0, 1.0, 0.0)
+    asked = wanted(market, [0.2, 1.0, 0.2, -1.0, 0.5], [0.2, 0.3, 0.0, 0.1, 0.4])
+    assert asked == pytest.approx([0.15, 0.3, 0.15, 0.1, 0.3])
+    asked = wanted(shut(market, 0.0, 0.0, 0.0, 0.0), [1.0, 1.0, 1.0, 1.0, 0.5], [0.2, 0.3, 0.0, 0.1, 0.4])
+    assert asked == pytest.approx([0.2, 0.3, 0.0, 0.1, 0.4])
+
+
 def test_shares_are_whole_and_a_tenth_of_an_action_is_nothing() -> None:
     """100 shares at 100 are 1 % of a million."""
     market = tensors(FULL, "shares", max_stock=100, capital=1e6)
     held = [0.005, 0.0, 0.0, 0.0, 0.995]
     asked = wanted(market, [-0.777, 0.555, 0.0999, -0.5, 1.0], held)
     assert asked == pytest.approx([0.0, 0.0055, 0.0, 0.0, 0.9945])
+
+
+def test_shares_of_what_does_not_trade_are_not_ordered() -> None:
+    market = shut(tensors(FULL, "shares", max_stock=100, capital=1e6), 0.0, 1.0, 0.0, 1.0)
+    asked = wanted(market, [-1.0, 1.0, 1.0, 0.0, 0.0], [0.005, 0.0, 0.0, 0.0, 0.995])
+    assert asked == pytest.approx([0.005, 0.01, 0.0, 0.0, 0.985])
+
+
+@pytest.mark.parametrize(("held", "sold"), [(2.985, 2), (2.993, 3), (3.0, 3), (3.007, 3)])
+def test_a_sale_of_everything_sells_the_whole_shares_up_to_a_hundredth(held: float, sold: int) -> None:
+    weights, share = torch.tensor([[0.01 * held, 0.5]], dtype=torch.float64), torch.full((1, 2), 0.01)
+    asked = shares(torch.tensor([[-1.0, 0.3]], dtype=torch.float64), weights, share, None, max_stock=100)
+    assert asked[0].tolist() == pytest.approx([0.01 * (held - sold), 0.5 + 0.01 * sold], abs=1e-7)
 
 
 @given(seed=SEEDS, kind=st.sampled_from(LONG_ONLY))
@@ -148,6 +190,12 @@ def test_the_projection_is_the_nearest_point_of_the_simplex(seed: int, count: in
     distances = ((points - other) ** 2 * available).sum(2)
     whole = (other.sum(2) - 1).abs() < 1e-9
     assert bool((distances[whole] >= distance.expand_as(distances)[whole] - 1e-12).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_where_nothing_is_available_the_projection_gives_nothing(dtype: torch.dtype) -> None:
+    points, available = torch.tensor([[0.3, -0.2], [0.5, 0.1]]), torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    assert project(points.to(dtype), available.to(dtype)).tolist() == [[0.0, 0.0], [1.0, 0.0]]
 
 
 @given(seed=SEEDS, kind=st.sampled_from(LONG_ONLY))

@@ -1,6 +1,6 @@
 import pytest
 
-from kit.cli import Command
+from kit.cli import Command, examples_of, parser_of
 from kit.errors import UserError
 
 
@@ -42,3 +42,23 @@ def test_what_is_wrong_is_one_line(words, fragment):
         parser().parse_args(words)
     assert fragment in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_command_shows_its_own_examples_whole():
+    text = "examples:\n  python -m desk run a   # begins\n"
+    text += "  python -m desk stop a \\\n      --now\n\n`python -m desk run` goes on."
+    assert examples_of("desk run", text) == "examples:\n  python -m desk run a   # begins"
+    assert examples_of("desk stop", text) == "examples:\n  python -m desk stop a \\\n      --now"
+
+
+def test_the_parser_of_a_command_is_had_without_doing_anything():
+    def main():
+        parser = Command(prog="desk")
+        parser.add_argument("--now")
+        options = parser.parse_args()
+        raise AssertionError(options)
+
+    assert "--now" in parser_of(main).format_help()
+    with pytest.raises(AssertionError), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["desk"])
+        main()

@@ -38,6 +38,7 @@ def offered(*words: str) -> list[str]:
         (("-m", "podracer", "doctor", "--st"), ["--storage"]),
         (("-m", "tournament", "run", "configs/demo.yaml", "--res"), ["--resume"]),
         (("-m", "tournament", "run", "search.off"), ["search.offspring="]),
+        (("-m", "market", "check", "bars.csv", "data.quality.dup"), ["data.quality.duplicate="]),
         (("-m", "serve", "prom"), ["promote"]),
         (("-m", "pip", "install"), []),
         (("script.py",), []),
