@@ -55,11 +55,9 @@ def backtest(
     weights = torch.empty(steps, count, market.assets + 1, device=market.device, dtype=market.dtype)
     traded = torch.empty_like(growths)
     paid: dict[str, torch.Tensor] = {}
-    bars = torch.arange(start, stop, device=market.device).unsqueeze(1).expand(-1, count).contiguous()
     with torch.no_grad():
-        state = cash_only(market, bars[0])
+        state = cash_only(market, torch.full((count,), start, device=market.device))
         for step in range(steps):
-            state = state._replace(bar=bars[step])
             portfolio = portfolio_of(market, state)
             wanted = [policy(market, state.bar[k : k + 1], portfolio[k : k + 1]) for k, policy in enumerate(policies)]
             orders = approach(state.weights, torch.cat(wanted), market.trading.allocation)

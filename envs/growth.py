@@ -56,12 +56,10 @@ def begins_as(market: MarketTensors, earlier: MarketTensors) -> bool:
 def _walk(market: MarketTensors, before: Walk | None) -> Walk:
     first = len(before.growth) if before else 0
     growth = market.ones.new_empty(len(market) - 1)
-    bars = torch.arange(len(market), device=market.device).unsqueeze(1)
-    state = cash_only(market, bars[0])
+    state = cash_only(market, torch.zeros(1, dtype=torch.int64, device=market.device))
     if before:
         growth[:first], state = before.growth, before.state
     for bar in range(first, len(market) - 1):
-        state = state._replace(bar=bars[bar])
         wanted = equal_weight(market, state.bar, portfolio_of(market, state))
         orders = approach(state.weights, wanted, market.trading.allocation)
         state, growth[bar : bar + 1], _ = transition(market, state, orders)

@@ -586,6 +586,14 @@ def test_of_a_book_that_cannot_be_valued_only_the_losses_are_told() -> None:
     assert [(d.name, d.value) for d in distances(held, Limits())] == [("daily_loss", 0.2), ("drawdown", 0.0)]
 
 
+def test_a_book_of_which_nothing_more_is_told_has_used_only_what_its_cash_uses() -> None:
+    empty = Book(equity=1.0, cash=1.0, positions={}, prices={}, day_start_equity=1.0, peak_equity=1.0)
+    told = {d.name: d.value for d in distances(empty, Limits())}
+    assert told.pop("leverage") == 1.0
+    assert set(told.values()) == {0.0}
+    assert watch(empty, Limits()) == []
+
+
 def test_distances_and_the_watch_agree() -> None:
     held = book(-30_000, A=600)
     passed = {d.name for d in distances(held, Limits(per_name=0.5)) if d.used > 1}
