@@ -102,7 +102,7 @@ class Distance:
     value: float
     limit: float
     used: float  # share of the limit; above 1: passed
-    symbol: str = ""
+    symbol: str  # whose position it is; empty: of the whole
 
 
 def check(

@@ -174,7 +174,7 @@ def _sentence(outcome: str) -> str:
 
 
 def _chance(p_value: float) -> str:
-    return f"once in {max(1, int(1 / p_value)):,} runs"
+    return f"once in {int(1 / p_value):,} runs"
 
 
 def _plain(value: Any) -> Any:

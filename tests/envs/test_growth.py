@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -113,7 +114,8 @@ def test_each_thing_looked_up_must_be_the_same_at_every_decision_and_later_ones_
         other[..., bar, :] += 0.5
         assert begins_as(replace(market, **{name: other}), shorter) == alike
     if name != "table":
-        assert not begins_as(replace(market, **{name: None}), shorter)
+        nothing: dict[str, Any] = {name: None}
+        assert not begins_as(replace(market, **nothing), shorter)
 
 
 @pytest.mark.parametrize("name", ["interest", "bars_per_year"])

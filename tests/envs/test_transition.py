@@ -157,8 +157,7 @@ def test_a_short_gains_when_prices_fall_and_pays_to_borrow() -> None:
 
 def test_what_was_bought_and_what_was_sold_are_told_apart() -> None:
     """Of the first .3 is sold, of the second .1 is bought; 8 bp more where volume is unknown, as of the second."""
-    panel = priced(np.full((3, 2), 100.0), volume=[[1000.0, np.nan]] * 3)
-    market = with_quotes(tensors(panel, costs=replace(TEN_BP, impact=1.0, no_volume_bp=18.0)), impact=0.02)
+    market = with_quotes(tensors(priced(np.full((3, 2), 100.0)), costs=TEN_BP), impact=0.02)
     market = replace(market, extra=torch.tensor([[0.0, 8e-4, 0.0]] * 3, dtype=torch.float64))
     _, _, costs = go(market, holding(0.5, 0.0, 0.5, wealth=4.0), 0.2, 0.1, 0.7)
     assert costs.sold.item() == pytest.approx(0.3)
@@ -169,15 +168,32 @@ def test_what_was_bought_and_what_was_sold_are_told_apart() -> None:
 
 
 def test_what_each_trade_costs_is_proportional_impact_and_what_unknown_volume_adds() -> None:
-    """.25 bought and .16 sold with four times the capital: 10 bp, 4 % of the power 1.5, 8 bp of the second."""
+    """.25 bought and .16 sold, at 10 bp and .02 of the power 1.5; twice that of it with four times the capital."""
     market = with_quotes(tensors(priced(np.full((3, 2), 100.0)), costs=TEN_BP), impact=0.02)
-    state = holding(0.0, 0.5, 0.5, bar=1, wealth=4.0)
-    trades = torch.tensor([[0.25, -0.16, 0.0]], dtype=torch.float64)
-    first, second = 0.25 * 0.001 + 0.04 * 0.125, 0.16 * 0.001 + 0.04 * 0.064
-    assert trade_costs(market, state, trades)[0].tolist() == pytest.approx([first, second, 0.0])
+    wealth = torch.tensor([4.0, 1.0], dtype=torch.float64)
+    state = State(torch.tensor([1, 1]), torch.tensor([[0.0, 0.5, 0.5]] * 2, dtype=torch.float64), wealth, wealth)
+    trades = torch.tensor([[0.25, -0.16, 0.0]] * 2, dtype=torch.float64)
+    expected = np.array([[0.00025 + 0.04 * 0.125, 0.00016 + 0.04 * 0.064, 0], [0.00275, 0.00016 + 0.02 * 0.064, 0]])
+    np.testing.assert_allclose(trade_costs(market, state, trades), expected, rtol=1e-12)
     extra = torch.tensor([[9.0] * 3, [0.0, 8e-4, 0.0], [9.0] * 3], dtype=torch.float64)
-    found = trade_costs(replace(market, extra=extra), state, trades)[0].tolist()
-    assert found == pytest.approx([first, second + 0.16 * 8e-4, 0.0])
+    expected[:, 1] += 0.16 * 8e-4
+    np.testing.assert_allclose(trade_costs(replace(market, extra=extra), state, trades), expected, rtol=1e-12)
+
+
+def test_a_scaled_buy_pays_its_own_flat_cost_and_impact_not_those_of_what_was_ordered() -> None:
+    """All of wealth at 10 bp and 8 more, then at 10 bp and 2 % of the power 1.5, of which some cash is left."""
+    unknown = tensors(priced(np.full(3, 100.0), volume=np.nan), costs=replace(TEN_BP, impact=1.0, no_volume_bp=18.0))
+    growth, weights, costs = go(unknown, holding(0, 1), 1.0, 0.0)
+    assert growth == pytest.approx(1 / 1.0018)
+    assert weights == pytest.approx([1.0, 0.0])
+    assert costs.impact.item() == pytest.approx(8e-4 / 1.0018)
+    known = with_quotes(tensors(priced(np.full(3, 100.0)), costs=TEN_BP), impact=0.02)
+    growth, _, costs = go(known, holding(0, 1), 1.0, 0.0)
+    bought = 1 / 1.021
+    assert costs.bought.item() == pytest.approx(bought)
+    assert costs.impact.item() == pytest.approx(0.02 * bought**1.5)
+    assert costs.left.item() == pytest.approx(1 - 1.001 * bought - 0.02 * bought**1.5)
+    assert growth == pytest.approx(1 - 0.001 * bought - 0.02 * bought**1.5)
 
 
 def test_cash_buys_its_share_of_what_was_ordered_never_more_and_debt_buys_nothing() -> None:

@@ -64,7 +64,7 @@ def test_a_restriction_and_a_stop_outlive_the_process(tmp_path: Path) -> None:
         assert written(guard.journal)[0] == ("halt", {"before": "active", "state": "reducing", "why": "gross"})
     with guarding(tmp_path) as (guard, told):
         guard.heed()
-        assert (guard.state, guard.why, guard.stopped) == (REDUCING, "gross", {"B"})
+        assert (guard.state, guard.why, guard.stopped) == (REDUCING, "gross", frozenset("B"))
         assert told == []
 
 
@@ -114,10 +114,10 @@ def _dangling(path: Path) -> None:
 
 @pytest.mark.parametrize("make", [Path.touch, _folder, _dangling, os.mkfifo])
 def test_whatever_is_called_kill_halts_and_need_not_say_why(make: Callable[[Path], Any], tmp_path: Path) -> None:
-    make(tmp_path / KILL)
+    make(tmp_path / "KILL")
     with guarding(tmp_path) as (guard, _):
         guard.heed()
-        assert (guard.state, guard.why) == (HALTED, f"kill switch: the file {KILL} is there")
+        assert (guard.state, guard.why) == (HALTED, "kill switch: the file KILL is there")
 
 
 @pytest.mark.parametrize(

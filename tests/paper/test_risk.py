@@ -232,7 +232,8 @@ def test_an_order_whose_price_is_no_longer_so_is_vetoed(price: float, passes: in
     assert ruling.quantity == passes
     if not passes:
         (finding,) = ruling.findings
-        assert (finding.limit, finding.value, finding.bound) == ("collar", pytest.approx(abs(price - 100) / 100), 0.1)
+        assert (finding.limit, finding.bound) == ("collar", 0.1)
+        assert finding.value == pytest.approx(abs(price - 100) / 100)
         assert f"{price}" in finding.why
         assert "100.0" in finding.why
 
@@ -537,7 +538,7 @@ def test_a_stop_loss_names_the_position_to_flatten(held: int | str, at: float, b
     limits = only(stop_loss=0.2)
     for price, expected in ((at, []), (beyond, [("stop_loss", None, "A")]), (100.0, [])):
         position = book(A=held)
-        assert breaches(replace(position, prices=position.prices | {"A": price}), limits) == expected
+        assert breaches(replace(position, prices={**position.prices, "A": price}), limits) == expected
 
 
 def test_open_orders_do_not_alarm_the_watch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError, replace
 from itertools import pairwise
 from math import comb
 from typing import NamedTuple
@@ -60,6 +61,43 @@ def test_the_built_in_market_has_folds_by_default() -> None:
     assert len(folds.folds) >= 8
     assert folds.holdout == slice(3779, 5039)  # the last 1,260 returns
     assert folds.folds[0].spans.train == slice(60, 60 + 5 * TRADING_DAYS)
+
+
+def test_by_default_five_years_train_one_validates_half_a_year_tests_and_five_are_held_out() -> None:
+    assert FoldConfig() == FoldConfig(
+        "anchored", train=1260, validation=252, test=126, count=None, gap=21, holdout=1260, extended=()
+    )
+    assert CombinatorialConfig() == CombinatorialConfig(blocks=8, test_blocks=2, embargo=21)
+
+
+def test_nobody_can_change_a_fold() -> None:
+    folds = Folds.cut(100, 10, SMALL)
+    parts = ((SMALL, "test"), (folds, "folds"), (folds.folds[0], "number"), (CombinatorialConfig(), "blocks"))
+    for part, name in parts:
+        with pytest.raises(FrozenInstanceError):
+            setattr(part, name, 1)
+
+
+def test_bars_that_were_added_add_a_fold_at_least() -> None:
+    config = replace(SMALL, extended=(2, 4))
+    folds = Folds.cut(100, 10, config)
+    assert (folds.extended, folds.ends) == ((2, 4), (2, 4, 6))
+    assert len(Folds.cut(100, 10, replace(config, count=5)).folds) == 5
+    with pytest.raises(UserError, match=r"folds: count = 4: 4 are done already; expected at least 5$"):
+        Folds.cut(100, 10, replace(config, count=4))
+    # 10 to warm up, 20 and 5 with a purge after each, 5 tests of 7, a gap of 3, 15 held out, and the last close
+    assert Folds.needed(10, config, 5) == 10 + 20 + 2 + 5 + 2 + 35 + 3 + 15 + 1
+    assert len(Folds.cut(93, 10, config).folds) == 5
+    with pytest.raises(UserError, match=r"4 of 5 folds fit; expected at least 93 bars$"):
+        Folds.cut(92, 10, config)
+
+
+def test_fewer_folds_are_only_offered_where_one_is_left_to_do() -> None:
+    config = replace(SMALL, count=9)
+    with pytest.raises(UserError, match=r"6 of 9 folds fit; expected at least 121 bars, or count at most 6$"):
+        Folds.cut(100, 10, replace(config, extended=(5,)))
+    with pytest.raises(UserError, match=r"6 of 9 folds fit; expected at least 121 bars$"):
+        Folds.cut(100, 10, replace(config, extended=(6,)))
 
 
 class Cut(NamedTuple):
@@ -168,6 +206,8 @@ def test_a_hold_out_that_was_opened_is_not_held_out_again() -> None:
         "folds: holdout = 15: the last one was opened up to bar 99, and only 13 bars came after it; "
         "expected at most 13 (0: none yet), or 2 more bars"
     )
+    with pytest.raises(UserError, match=r"only 0 bars came after it; expected at most 0 .*, or 15 more bars"):
+        Folds.cut(100, 10, SMALL, opened)
     anew = Folds.cut(117, 10, SMALL, opened)
     assert anew.holdout.start == opened + PURGE
     assert anew.folds[-1].spans.test.stop > opened - SMALL.holdout  # the old one is ordinary data now
@@ -208,6 +248,11 @@ def test_too_many_folds_are_one_line_that_says_how_many_fit() -> None:
         ({"test": 0}, "test = 0: must be at least 1"),
         ({"gap": PURGE - 1}, f"gap = {PURGE - 1}: must be at least {PURGE}"),
         ({"count": 0}, "count = 0: must be at least 1"),
+        ({"validation": -1}, "validation = -1: must be at least 0"),
+        ({"holdout": -1}, "holdout = -1: must be at least 0"),
+        ({"extended": [0]}, "extended.0 = 0: must be at least 1"),
+        ({"extended": [2, 2]}, "extended = [2, 2]: expected numbers that grow"),
+        ({"extended": [3, 2]}, "extended = [3, 2]: expected numbers that grow"),
         ({"hold_out": 9}, "hold_out = 9: unknown key; did you mean holdout?"),
     ],
 )
@@ -215,6 +260,16 @@ def test_impossible_folds_are_one_clear_line(tree: dict[str, object], words: str
     with pytest.raises(UserError) as caught:
         build(FoldConfig, tree, "folds.yaml")
     assert words in str(caught.value)
+
+
+def test_the_least_that_may_be_asked_for() -> None:
+    tree = {"train": 2, "validation": 0, "test": 1, "count": 1, "gap": PURGE, "holdout": 0, "extended": [1, 2]}
+    least = FoldConfig("anchored", 2, 0, 1, 1, PURGE, 0, (1, 2))
+    assert build(FoldConfig, tree) == least
+    assert build(CombinatorialConfig, {"blocks": 2, "test_blocks": 1, "embargo": 0}) == CombinatorialConfig(2, 1, 0)
+    for name, low in (("blocks", 2), ("test_blocks", 1), ("embargo", 0)):
+        with pytest.raises(UserError, match=f"{name} = {low - 1}: must be at least {low}"):
+            build(CombinatorialConfig, {name: low - 1})
 
 
 def test_a_fold_is_named_by_its_bars() -> None:

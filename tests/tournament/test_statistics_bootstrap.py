@@ -55,6 +55,21 @@ def test_a_block_lasts_as_long_as_asked_for_and_goes_around_the_end():
         assert together == pytest.approx((7 / 8) ** lag - 15 / 400, abs=0.02)
 
 
+def test_a_resample_walks_on_from_day_to_day_until_a_block_begins():
+    generator = np.random.default_rng(3)
+    begins, starts = generator.random((20, 30)) * 5 < 1, generator.integers(30, size=(20, 30))
+    for row, fresh, start in zip(day_counts(30, 20, 5, seed=3)[1:], begins, starts):
+        walked, day = np.zeros(30), -1
+        for step in range(30):
+            day = start[step] if step == 0 or fresh[step] else (day + 1) % 30
+            walked[day] += 1
+        assert np.array_equal(row, walked)
+
+
+def test_what_is_not_told_is_two_thousand_resamples_in_blocks_of_ten():
+    np.testing.assert_array_equal(day_counts(40), day_counts(40, 2000, 10, seed=0))
+
+
 def test_one_seed_gives_one_answer_and_nobody_can_change_it():
     fresh = day_counts.__wrapped__
     np.testing.assert_array_equal(fresh(100, 50), fresh(100, 50))
@@ -80,6 +95,20 @@ def test_sums_are_exact_in_any_order(seed, scale, days):
     np.testing.assert_allclose(sums(values, counts), counts @ values, atol=1e-9 * days * np.abs(values).max())
 
 
+@pytest.mark.parametrize(("days", "bits"), [(256, 45), (257, 44), (512, 44)])
+def test_values_have_as_many_bits_as_leave_room_for_their_sum(days, bits):
+    values = 1 - np.random.default_rng(9).random((days, 2)) * 2.0**-20  # all as large as the largest
+    whole = np.rint(values * 2.0**bits).astype(int).sum(axis=0)
+    assert 2**51 < whole.max() < 2**53
+    assert sums(values, np.ones((1, days)))[0].tolist() == (whole / 2.0**bits).tolist()
+
+
+def test_a_loss_sets_the_grid_as_a_gain_does():
+    values = np.full((DAYS, 1), 1e-9)
+    values[3] = -1.0
+    assert np.array_equal(sums(-values, COUNTS), -sums(values, COUNTS))
+
+
 def test_sums_of_nothing_and_of_next_to_nothing():
     assert (sums(np.zeros((DAYS, 2)), COUNTS) == 0).all()
     assert np.isfinite(sums(np.full((DAYS, 1), 5e-324), COUNTS)).all()
@@ -89,6 +118,19 @@ def test_sharpes_are_those_of_the_days_drawn():
     returns, _ = arena(1)
     expected = np.array([sharpe(returns[days], periods=1) for days in drawn_days(COUNTS[:40])])
     np.testing.assert_allclose(sharpes(returns, COUNTS[:40]), expected, rtol=1e-7, atol=1e-9)
+
+
+def test_small_moves_around_a_large_mean_and_beside_large_moves_are_seen():
+    small = 0.01 + 3e-8 * np.random.default_rng(11).standard_normal((DAYS, 1))
+    returns = np.hstack([small, arena(12)[0]])
+    expected = np.array([sharpe(small[days], periods=1) for days in drawn_days(COUNTS[:20])])
+    np.testing.assert_allclose(sharpes(returns, COUNTS[:20])[:, :1], expected, rtol=1e-6)
+
+
+def test_what_differs_by_rounding_alone_is_constant():
+    returns = np.full((DAYS, 1), 0.01)
+    returns[::2] = np.nextafter(0.01, 1)
+    assert np.isnan(sharpes(returns, COUNTS)).all()
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.01, -1 / 3])
@@ -142,10 +184,14 @@ def test_a_paired_bound_sees_what_a_lone_one_cannot():
     assert edge_bound(apart, leader[:, 0], COUNTS, 0.8) > 0
 
 
-def test_a_series_that_hardly_moves_cannot_be_scored():
+@pytest.mark.parametrize("once", [0.01, -0.01])
+@pytest.mark.parametrize("interest", [0.0001, 0.0003])
+def test_a_series_that_hardly_moves_cannot_be_scored(interest, once):
     returns, benchmark = arena(7, candidates=2)
-    returns[:, 0] = 0.0001  # interest
-    returns[5, 0] = 0.01  # in a third of the resamples this day is not drawn
+    returns[:, 0] = interest
+    returns[5, 0] = once  # in a third of the resamples this day is not drawn
+    drawn = COUNTS[:, 5] > 0
+    assert np.array_equal(np.isfinite(sharpes(returns[:, :1], COUNTS)[:, 0]), drawn)
     bounds = edge_bound(returns, benchmark, COUNTS, 0.2)
     assert np.isnan(bounds[0])
     assert np.isfinite(bounds[1])

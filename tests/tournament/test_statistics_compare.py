@@ -13,7 +13,7 @@ from tournament.statistics.bootstrap import day_counts
 from tournament.statistics.compare import scaled_excess, sharpe_difference, step_down, superior_ability
 
 DAYS = 300
-COUNTS = day_counts(DAYS, resamples=500)
+COUNTS, FEW_COUNTS = day_counts(DAYS, resamples=500), day_counts(DAYS, resamples=4)
 
 
 def noise(seed, candidates=5, days=DAYS):
@@ -81,6 +81,14 @@ def test_a_candidate_in_cash_is_scaled_up_by_four_at_most():
     assert scaled_excess(returns, benchmark)[200, 0] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.0001, 0.0003, -0.001, 0.01, 1 / 3])
+def test_a_candidate_that_never_moves_runs_at_four_times_as_well(rate):
+    _, benchmark = market(4)
+    theirs = np.std(benchmark[140:200], ddof=1)
+    expected = 0.1 / np.sqrt(252) * (4 * rate - benchmark[200]) / theirs
+    assert scaled_excess(np.full((DAYS, 1), rate), benchmark)[200, 0] == pytest.approx(expected)
+
+
 def test_an_eliminated_candidate_has_no_excess_and_the_others_keep_theirs():
     returns, benchmark = market(5)
     whole = scaled_excess(returns, benchmark)
@@ -96,8 +104,9 @@ def test_each_side_runs_at_ten_percent():
     assert np.nanstd(excess) * np.sqrt(252) == pytest.approx(0.1 * np.sqrt(2), rel=0.05)  # two that are independent
 
 
-def test_a_benchmark_that_never_moves_gives_no_excess():
-    assert np.isnan(scaled_excess(noise(8), np.zeros(DAYS))).all()
+def test_a_benchmark_that_never_or_hardly_moves_gives_no_excess():
+    for benchmark in (np.zeros(DAYS), 1e-11 * noise(9, 1)[:, 0]):
+        assert np.isnan(scaled_excess(noise(8), benchmark)).all()
 
 
 # --- SPA and StepM
@@ -162,9 +171,10 @@ def plain_step_down(excess, counts, level):
 @given(st.integers(0, 10_000), st.floats(0, 0.004))
 def test_step_down_finds_those_that_the_steps_find(seed, edge):
     excess = noise(seed) + edge * np.arange(5) / 4
-    p_values = step_down(excess, COUNTS)
-    for level in (0.05, 0.2):
-        assert set(np.flatnonzero(p_values <= level)) == plain_step_down(excess, COUNTS, level)
+    for counts, levels in ((COUNTS, (0.05, 0.2)), (FEW_COUNTS, (0.2, 0.4, 0.6))):
+        p_values = step_down(excess, counts)
+        for level in levels:
+            assert set(np.flatnonzero(p_values <= level)) == plain_step_down(excess, counts, level)
 
 
 def test_later_steps_find_more_than_the_first():
@@ -197,6 +207,13 @@ def test_who_is_exactly_equal_weight_changes_nothing():
     assert superior_ability(padded, COUNTS) == superior_ability(excess, COUNTS)
     assert step_down(padded, COUNTS).tolist() == [1.0, 1.0, *step_down(excess, COUNTS)]
     assert superior_ability(np.zeros((DAYS, 2)), COUNTS) == 1.0
+    rounding = 1e-12 * (100 * noise(10, 2) + 5)
+    assert superior_ability(rounding, COUNTS) == 1.0
+    assert step_down(rounding, COUNTS).tolist() == [1.0, 1.0]
+
+
+def test_nobody_is_not_better():
+    assert superior_ability(np.empty((DAYS, 0)), COUNTS) == 1.0
 
 
 def test_losers_are_not_better():
@@ -224,6 +241,57 @@ def test_the_error_is_that_of_theory_for_independent_normal_days():
     test = sharpe_difference(returns, benchmark, level=0.05, resamples=1000, periods=1)
     assert test.edge == pytest.approx(a - b)
     assert (test.edge - test.lower) / 1.645 == pytest.approx(theory, rel=0.08)
+
+
+def plain_sharpe_difference(returns, benchmark, level, block, resamples, seed):
+    """Ledoit and Wolf (2008) resample by resample; the error of a Sharpe ratio by its influence function."""
+    days = len(returns)
+
+    def judged(starts):
+        drawn = (starts[:, None] + np.arange(block)) % days
+        edge, influence = 0.0, np.zeros(drawn.shape)
+        for series, sign in ((returns, 1), (benchmark, -1)):
+            ratio = series[drawn].mean() / series[drawn].std()
+            unit = (series[drawn] - series[drawn].mean()) / series[drawn].std()
+            edge += sign * ratio
+            influence += sign * (unit - ratio / 2 * (unit**2 - 1))
+        return edge, np.mean(influence.sum(axis=1) ** 2) / block  # variance of a day's influence in the long run
+
+    edge, variance = judged(np.arange(days))
+    error = np.sqrt(variance / days)
+    luck = []
+    for starts in np.random.default_rng(seed).integers(days, size=(resamples, days // block)):
+        other, variance = judged(starts)
+        luck.append((other - edge) / np.sqrt(variance / (len(starts) * block)))
+    year = np.sqrt(252 * (days - 1) / days)
+    bar = np.sort(luck)[int(np.ceil((resamples - 1) * (1 - level)))]
+    p_value = (1 + np.sum(np.array(luck) >= edge / error)) / (1 + resamples)
+    return edge * year, (edge - bar * error) * year, p_value
+
+
+@pytest.mark.parametrize(("seed", "level", "block"), [(0, 0.05, 10), (1, 0.2, 6), (2, 0.1, 1)])
+def test_agrees_with_a_plain_loop_over_the_resamples(seed, level, block):
+    returns, benchmark = market(seed, days=257)
+    expected = plain_sharpe_difference(returns[:, 0], benchmark, level, block, 200, seed)
+    assert 0.01 < expected[2] < 0.99
+    found = sharpe_difference(returns[:, 0], benchmark, level, block, 200, seed)
+    np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-10)
+
+
+def test_returns_of_a_billionth_have_their_sharpe_ratio():
+    returns, benchmark = market(11)
+    plain = sharpe_difference(returns[:, 0], benchmark, resamples=300)
+    np.testing.assert_allclose(sharpe_difference(1e-7 * returns[:, 0], benchmark, resamples=300), plain, rtol=1e-6)
+
+
+def test_what_is_not_told_is_one_chance_in_twenty_and_days_of_trading():
+    returns, benchmark = market(11)
+    told = sharpe_difference(returns[:, 0], benchmark, level=0.05, block=10, resamples=2000, seed=0, periods=252)
+    assert sharpe_difference(returns[:, 0], benchmark) == told
+
+
+def test_two_blocks_are_enough():
+    assert np.isfinite(sharpe_difference(noise(11, 1, 20)[:, 0], noise(12, 1, 20)[:, 0]).lower)
 
 
 def test_the_bound_and_the_p_value_agree():
@@ -256,9 +324,35 @@ def test_the_same_series_twice_is_no_edge(leverage):
     assert sharpe_difference(leverage * benchmark, benchmark).p_value == 1.0
 
 
-def test_an_ensemble_that_never_moved_is_no_edge():
+@pytest.mark.parametrize("days", [300, 1200])
+def test_series_that_differ_by_a_ten_millionth_are_the_same_and_by_a_hundred_thousandth_are_not(days):
+    _, benchmark = market(12, days)
+    for apart, same in ((2e-7, True), (5e-6, False)):
+        returns = benchmark + apart * benchmark.std() * np.random.default_rng(16).standard_normal(days)
+        test = sharpe_difference(returns, benchmark, resamples=100)
+        assert np.isfinite(test.lower) != same
+        assert test.edge == pytest.approx(sharpe(returns) - sharpe(benchmark), rel=1e-4)
+
+
+@pytest.mark.parametrize("leverage", [0.0, 0.3, 1.0, 3.0])
+def test_a_resample_without_the_only_day_that_differs_counts_as_lucky(leverage):
+    _, benchmark = market(12)
+    returns = leverage * benchmark  # at 0 in cash
+    returns += 2e-7 * (leverage or 1) * noise(17, 1)[:, 0]  # as good as nothing
+    returns[100] += 0.05 * (leverage or 1)
+    starts = np.random.default_rng(0).integers(DAYS, size=(2000, DAYS // 10))
+    lacking = np.sum(np.all((100 - starts) % DAYS >= 10, axis=1))  # about (29 / 30) ** 30 of them
+    found = sharpe_difference(returns, benchmark)
+    assert found.lower == -np.inf
+    assert found.p_value >= lacking / 2001 > 0.3
+    if leverage:
+        assert found.p_value == sharpe_difference(returns / leverage, benchmark).p_value
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.0001, 1 / 3])
+def test_an_ensemble_that_never_moved_is_no_edge(rate):
     _, benchmark = market(13)
-    test = sharpe_difference(np.zeros(DAYS), benchmark)
+    test = sharpe_difference(np.full(DAYS, rate), benchmark)
     assert test.p_value == 1.0
     assert np.isnan(test.edge)
 

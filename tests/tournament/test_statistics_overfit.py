@@ -81,6 +81,34 @@ def test_a_candidate_that_never_moves_has_a_score_of_nothing():
     assert overfitting(returns, 8) == 0.0
 
 
+def halves(first, second):
+    """Thirty days and thirty days, of these Sharpe ratios."""
+    return np.repeat([first, second], 30) + np.tile([1.0, -1.0], 30)
+
+
+def test_a_candidate_that_hardly_moves_is_worth_more_than_a_loser_and_less_than_a_winner():
+    for still in (np.full(60, 0.001), 0.001 + 3e-13 * np.tile([1.0, -1.0], 30)):
+        winners = np.column_stack([still, halves(0.5, -0.5), halves(-0.5, 0.5)])
+        assert overfitting(winners, blocks=2) == 1.0  # who is best on one half is last on the other
+        losers = np.column_stack([still, halves(-0.2, -0.8), halves(-0.8, -0.2)])
+        assert overfitting(losers, blocks=2) == 0.0
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.0001, 0.0003])
+@pytest.mark.parametrize("ratio", [-0.3, -0.1, 0.05, 0.15, 0.2, 0.25])
+def test_a_candidate_that_is_still_on_one_half_has_a_score_of_nothing_there(ratio, rate):
+    gone = np.concatenate([0.01 * halves(ratio, 0)[:30], np.full(30, rate)])
+    gone[0] = gone[1:].mean()  # one day hardly off the mean says nothing about the others
+    returns = np.column_stack([gone, 0.01 * halves(0.1, 0.1)])
+    assert overfitting(returns, blocks=2) == float(ratio > 0.1)
+
+
+def test_what_is_still_is_told_by_its_own_moves():
+    # a billionth of the other's size, and scored like it
+    returns = np.column_stack([1e-6 * halves(0.8, 0.2), 1e3 * halves(0.2, 0.8)])
+    assert overfitting(returns, blocks=2) == 1.0
+
+
 def test_one_candidate_cannot_be_chosen():
     assert np.isnan(overfitting(noise(4, candidates=1)))
 

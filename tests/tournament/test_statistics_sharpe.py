@@ -44,6 +44,13 @@ def test_deflated_sharpe_of_the_paper(trials, luck, probability):
     assert deflated_sharpe(**PAPER, trials=trials) == pytest.approx(probability, abs=5e-7)
 
 
+def test_what_is_not_told_is_a_normal_series_one_try_and_nothing_to_beat():
+    ratio, days = 0.1, 500
+    assert deflated_sharpe(ratio, days) == probabilistic_sharpe(ratio, days, 0.0, 3.0, 0.0)
+    assert minimum_track_record(ratio) == minimum_track_record(ratio, 0.0, 0.0, 3.0, 0.95)
+    assert minimum_backtest_years(45) == minimum_backtest_years(45, 1.0)
+
+
 def test_minimum_backtest_of_the_paper():
     assert minimum_backtest_years(45, target=1.0) == pytest.approx(4.9981, abs=5e-5)
     assert minimum_backtest_years(45, target=2.0) == pytest.approx(4.9981 / 4, abs=5e-5)
@@ -52,6 +59,13 @@ def test_minimum_backtest_of_the_paper():
 @pytest.mark.parametrize(("correlation", "factor"), [(-0.2, 4.1708), (0.0, 3.4641), (0.2, 2.8788), (0.5, 2.1213)])
 def test_annual_factor_of_the_paper(correlation, factor):
     assert annual_factor(12, correlation ** np.arange(1, 12)) == pytest.approx(factor, abs=5e-5)
+
+
+def test_a_year_of_full_or_more_than_full_reversal_has_no_factor():
+    # two periods: variance 2 + 2 * rho; three: 3 + 4 * rho
+    assert annual_factor(2, [-0.75]) == pytest.approx(2 / np.sqrt(0.5))
+    assert np.isnan(annual_factor(2, [-1.0]))
+    assert np.isnan(annual_factor(3, [-0.8]))
 
 
 def test_without_autocorrelation_a_year_is_the_root_of_its_periods():
@@ -124,8 +138,9 @@ def test_shape_agrees_with_scipy_and_a_constant_is_normal():
     thirds, fourths = shape(draws)
     np.testing.assert_allclose(thirds, skew(draws))
     np.testing.assert_allclose(fourths, kurtosis(draws, fisher=False))
-    third, fourth = shape(np.full(10, 0.01))
-    assert (float(third), float(fourth)) == (0.0, 3.0)
+    for constant in (0.01, 0.0):  # the first deviates by rounding, the second not at all
+        third, fourth = shape(np.full(10, constant))
+        assert (float(third), float(fourth)) == (0.0, 3.0)
 
 
 def test_a_constant_series_has_no_sharpe():

@@ -115,7 +115,7 @@ from tournament.trainable import Actor
 arena, search = arena_of(), config_of().search
 job = chain(propose(1, [], search, 0)[0], 0, arena, search, 0)[0](None)
 actor = Actor.__new__(Actor)  # without what Ray would put around it
-actor.setup({"job": to_dict(job), "code": "0" * 64}, arena, sys.argv[1])
+actor.setup({"job": to_dict(job), "code": "0" * 64}, arena, sys.argv[1], "")
 print(actor.step())
 """
 

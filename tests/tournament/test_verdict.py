@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
 
 from kit.metrics import sharpe
 from tournament.statistics.bootstrap import day_counts
-from tournament.statistics.compare import scaled_excess, superior_ability
+from tournament.statistics.compare import scaled_excess, step_down, superior_ability
+from tournament.statistics.sharpe import deflated_sharpe, effective_trials, shape
 from tournament.verdict import BETTER, NOT_BETTER, PROMISING, HoldOut, Verdict, WalkForward, verdict, walk_forward
 
 SHAPES = {"64 on 8 half-years": (64, 8, 126), "12 on 4 years": (12, 4, 252)}  # candidates, folds, days of a fold
@@ -99,13 +100,25 @@ def test_limits_belong_to_the_yes():
     assert Verdict(replace(SKILLED, spa_p=0.05, deflated=0.95), replace(UNSEEN, p_value=0.05)).outcome == BETTER
 
 
+def test_one_candidate_that_is_better_is_enough():
+    assert Verdict(replace(SKILLED, stepm=(3,))).outcome == PROMISING
+
+
+@pytest.mark.parametrize("part", [SKILLED, UNSEEN, Verdict(SKILLED)])
+def test_nobody_can_change_a_verdict(part):
+    with pytest.raises(FrozenInstanceError):
+        part.days = 3
+
+
 def test_one_try_is_not_tries():
     assert "the best of 1 try did" in Verdict(replace(SKILLED, trials=1)).text
 
 
 def test_every_figure_is_in_the_json():
-    figures = json.loads(json.dumps(Verdict(SKILLED, UNSEEN).to_dict(), allow_nan=False))
-    assert figures["outcome"] == BETTER
+    told = Verdict(SKILLED, UNSEEN).to_dict()
+    figures = json.loads(json.dumps(told, allow_nan=False))
+    assert figures == told
+    assert (figures["outcome"], figures["level"]) == (BETTER, 0.05)
     assert figures["text"].startswith("Better")
     assert figures["walk_forward"] == {
         "days": 1008,
@@ -125,6 +138,13 @@ def test_every_figure_is_in_the_json():
     assert Verdict(SKILLED).to_dict()["hold_out"] is None
 
 
+def test_those_that_are_better_are_plain_json_too():
+    returns, benchmark = next(rounds("12 on 4 years", "alike", 1, edge=4.0))
+    found = verdict(returns, benchmark)
+    figures = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert figures["walk_forward"]["stepm"] == list(found.walk_forward.stepm) != []
+
+
 def test_a_real_verdict_is_plain_json():
     returns, benchmark = next(rounds("12 on 4 years", "alike", 1))
     found = verdict(returns, benchmark, hold_out=(benchmark, benchmark))
@@ -134,6 +154,33 @@ def test_a_real_verdict_is_plain_json():
 
 
 # --- what it looks at
+
+
+@pytest.mark.parametrize("idle", [0, 1])
+@pytest.mark.parametrize("skilled", [1, 2, 12])
+def test_every_figure_is_that_of_its_part(skilled, idle):
+    returns, benchmark = next(rounds("12 on 4 years", "alike", 1, edge=2.0))
+    returns = np.column_stack([*[benchmark] * idle, *returns.T[:skilled]])
+    found = verdict(returns, benchmark, trials=30).walk_forward
+    excess = np.nan_to_num(scaled_excess(returns, benchmark))
+    counts, p_values = day_counts(1008), step_down(excess, day_counts(1008))
+    ratios = sharpe(excess, periods=1)[idle:]  # who is equal weight has none
+    best = int(np.argmax(ratios))
+    figures = (ratios[best], 1008, *shape(excess[:, idle + best]))
+    spread = np.var(ratios, ddof=1) if skilled > 1 else None
+    assert found == WalkForward(
+        days=1008,
+        candidates=idle + skilled,
+        trials=30,
+        effective_trials=effective_trials(excess, 30),
+        spa_p=superior_ability(excess, counts),
+        stepm=tuple(np.flatnonzero(p_values <= 0.05)),
+        stepm_p=p_values[idle + best],
+        leader=idle + best,
+        leader_sharpe=sharpe(excess)[idle + best],
+        deflated=deflated_sharpe(*figures, effective_trials(excess, 30)),
+        deflated_empirical=deflated_sharpe(*figures, 30, spread),
+    )
 
 
 def test_skill_is_promising_and_what_the_hold_out_says_decides():
@@ -173,6 +220,7 @@ def test_leverage_and_cash_are_no_skill():
     assert found.spa_p == found.stepm_p == 1.0
     assert not found.holds
     assert found.leader is None
+    assert found.deflated == found.deflated_empirical == 0.0
 
 
 def test_an_idle_tournament_is_told_in_plain_json():

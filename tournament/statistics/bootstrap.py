@@ -27,10 +27,9 @@ def day_counts(days: int, resamples: int = RESAMPLES, block: float = BLOCK, seed
     """
     generator = np.random.default_rng(seed)
     fresh = generator.random((resamples, days)) * block < 1.0
-    fresh[:, 0] = True
     starts = generator.integers(days, size=(resamples, days))
     day = np.arange(days, dtype=np.int32)  # half the memory to move
-    begun = np.maximum.accumulate(np.where(fresh, day, np.int32(0)), axis=1)
+    begun = np.maximum.accumulate(np.where(fresh, day, 0), axis=1)
     first = days * np.arange(resamples)[:, None]  # of each resample, all in one row
     drawn = starts.ravel()[begun + first]
     drawn += day - begun

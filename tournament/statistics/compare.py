@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kit.metrics import NEGLIGIBLE
-from tournament.statistics.bootstrap import BLOCK, RESAMPLES, sums
+from tournament.statistics.bootstrap import BLOCK, RESAMPLES, ROUNDING, sums
 
 VOLATILITY = 0.10  # a year: what both sides of an excess are scaled to
 LEAST = 20  # days that a trailing volatility needs
@@ -33,7 +33,7 @@ def scaled_excess(returns: np.ndarray, benchmark: np.ndarray, window: int = 60, 
     target = VOLATILITY / np.sqrt(periods)
     with np.errstate(divide="ignore", invalid="ignore"):
         excess = target * (returns / ours - benchmark[:, None] / theirs)
-    return np.where(np.isfinite(excess) & (theirs > NEGLIGIBLE), excess, np.nan)
+    return np.where(theirs > NEGLIGIBLE, excess, np.nan)
 
 
 def superior_ability(excess: np.ndarray, counts: np.ndarray) -> float:  # [T, N], [1 + B, T]
@@ -109,7 +109,7 @@ def sharpe_difference(
     year = np.sqrt(periods * (days - 1) / days)  # a year's, with ddof 1
     if not error * np.sqrt(days) > SAME:  # the same series twice but for rounding, or one without a Sharpe ratio
         return SharpeTest(float(edge * year), np.nan, 1.0)
-    defined = errors[1:] > NEGLIGIBLE  # what has no error counts as lucky
+    defined = (errors * np.sqrt(length))[1:] > SAME  # what has no error but rounding's counts as lucky
     luck = np.where(defined, (edges[1:] - edge) / np.where(defined, errors[1:], 1.0), np.inf)
     lower = edge - np.quantile(luck, 1 - level, method="higher") * error
     return SharpeTest(float(edge * year), float(lower * year), float(_p_value(luck >= edge / error)))
@@ -120,7 +120,7 @@ def _trailing_std(returns: np.ndarray, window: int) -> np.ndarray:  # [T, N] -> 
     length = np.minimum(np.arange(len(returns)), window)[:, None]
     first, second = np.zeros(returns.shape), np.zeros(returns.shape)
     squares = returns**2
-    for lag in range(1, min(window, len(returns) - 1) + 1):
+    for lag in range(1, window + 1):
         first[lag:] += returns[:-lag]
         second[lag:] += squares[:-lag]
     variance = (second - first**2 / np.maximum(length, 1)) / np.maximum(length - 1, 1)
@@ -148,7 +148,7 @@ def _edge_and_gradient(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  #
     """The difference of two Sharpe ratios of two means and two means of squares, and its derivatives."""
     mean, square = moments[:, :2], moments[:, 2:]
     variance = square - mean**2
-    defined = variance > NEGLIGIBLE**2
+    defined = variance > np.maximum(NEGLIGIBLE**2, ROUNDING**2 * variance[0])  # of row 0, the sample
     std = np.sqrt(np.where(defined, variance, np.nan))
     ratio, by_mean, by_square = mean / std, square / std**3, -mean / (2 * std**3)
     sign = np.array([1.0, -1.0])

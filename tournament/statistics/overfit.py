@@ -13,6 +13,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from kit.metrics import NEGLIGIBLE
+from tournament.statistics.bootstrap import ROUNDING
 
 Metric = Literal["sharpe", "mean"]
 
@@ -29,6 +30,7 @@ def overfitting(returns: np.ndarray, blocks: int = 16, metric: Metric = "sharpe"
     np.put_along_axis(inside, np.array(halves), 1.0, axis=1)
     centre = returns.mean(axis=0)
     centred = returns - centre  # so that squares do not cancel
+    still = np.maximum(NEGLIGIBLE, ROUNDING * np.abs(centred).max(axis=0))  # as after an elimination, but for rounding
     edges = np.linspace(0, days, blocks + 1).astype(int)
     lengths = np.diff(edges)
     first, second = (np.add.reduceat(values, edges[:-1], axis=0) for values in (centred, centred**2))
@@ -39,7 +41,7 @@ def overfitting(returns: np.ndarray, blocks: int = 16, metric: Metric = "sharpe"
         if metric == "mean":
             return mean
         std = np.sqrt(np.maximum(chosen @ second - length * (mean - centre) ** 2, 0.0) / length)
-        return np.where(std > NEGLIGIBLE, mean / np.maximum(std, NEGLIGIBLE), 0.0)
+        return np.where(std > still, mean / np.maximum(std, still), 0.0)
 
     best = np.argmax(score(inside), axis=1)
     ranks = rankdata(score(1 - inside), axis=1)[np.arange(len(halves)), best]  # 1 is the worst
