@@ -6,9 +6,10 @@ the environment or by the machine's role, as its provider has it, and never by a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
@@ -16,6 +17,7 @@ import fsspec
 from kit.errors import UserError
 from kit.files import replacing
 
+PAUSES = (1.0, 4.0, 15.0)  # seconds between tries, beside those that the libraries make
 EXAMPLE = "expected an object store's, such as s3://bucket/runs/first"
 
 
@@ -36,38 +38,36 @@ class Store:
 
     def names(self) -> set[str]:
         """Of all objects, with strokes where they lie deeper."""
-        with self._spoken_to():
-            try:
-                found = self.files.find(self.root)
-            except FileNotFoundError:
-                return set()
+        try:
+            found = self._asked(lambda: self.files.find(self.root))
+        except FileNotFoundError:
+            return set()
         return {path.removeprefix(self.root).lstrip("/") for path in found}
+
+    def __contains__(self, name: str) -> bool:
+        return bool(self._asked(lambda: self.files.exists(self._path(name))))
 
     def claim(self, name: str, data: bytes) -> bool:
         """Put an object where none is; False: there is one already, which stays."""
-        with self._spoken_to():
-            try:
-                self.files.pipe_file(self._path(name), data, mode="create")
-            except FileExistsError:
-                return False
+        try:
+            self._told(lambda: self.files.pipe_file(self._path(name), data, mode="create"))
+        except FileExistsError:
+            return False
         return True
 
     def write(self, name: str, data: bytes) -> None:
         """Put an object, in the place of what was there."""
-        with self._spoken_to():
-            self.files.pipe_file(self._path(name), data)
+        self._told(lambda: self.files.pipe_file(self._path(name), data))
 
     def read(self, name: str) -> bytes | None:
         """None: there is no such object."""
-        with self._spoken_to():
-            try:
-                return bytes(self.files.cat_file(self._path(name)))
-            except FileNotFoundError:
-                return None
+        try:
+            return bytes(self._asked(lambda: self.files.cat_file(self._path(name))))
+        except FileNotFoundError:
+            return None
 
     def remove(self, name: str) -> None:
-        with self._spoken_to():
-            self.files.rm_file(self._path(name))
+        self._told(lambda: self.files.rm_file(self._path(name)))
 
     def fetch(self, name: str, path: Path) -> bool:
         """Copy an object to a file; False: there is no such object."""
@@ -80,13 +80,30 @@ class Store:
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}"
 
-    @contextmanager
-    def _spoken_to(self) -> Iterator[None]:
+    def _told(self, what: Callable[[], Any]) -> None:
         try:
-            yield
-        except Exception as error:  # each library has its own for a bucket that is not there or a key that is not right
-            why = f"{type(error).__name__}: {error}"
-            raise StoreError(f"{self.address}: {why}; expected a store that can be read and written here") from error
+            self._asked(what)
+        except FileNotFoundError as error:  # the bucket
+            raise self._trouble(error) from error
+
+    def _asked(self, what: Callable[[], Any]) -> Any:
+        """Its answer. Whatever is asked here may be asked again, when a network comes back."""
+        for pause in (*PAUSES, None):
+            try:
+                return what()
+            except (FileNotFoundError, FileExistsError):
+                raise
+            except (
+                Exception
+            ) as error:  # each library has its own for a key that is not right and a network that is away
+                if pause is None or isinstance(error, PermissionError):
+                    raise self._trouble(error) from error
+                time.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def _trouble(self, error: Exception) -> StoreError:
+        why = f"{type(error).__name__}: {error}"
+        return StoreError(f"{self.address}: {why}; expected a store that can be read and written here")
 
 
 def is_address(text: str) -> bool:

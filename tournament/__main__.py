@@ -20,14 +20,14 @@ from kit.config import describe, differences, load, to_dict
 from kit.errors import INTERRUPTED, UserError, run_command
 from kit.log import set_up_logging
 from kit.memory import keep_freed_memory
-from podracer.folder import CONFIG, RESULT, dated, refuse_unless_vacant, resumed
+from podracer.folder import CONFIG, dated, refuse_unless_vacant, resumed
 from podracer.run import absolute
 from tournament import leaderboard
 from tournament.config import WHERE, TournamentConfig
 from tournament.extend import extend
 from tournament.final import identity, openings
 from tournament.leak import LEAK
-from tournament.remote import fetch
+from tournament.remote import fetch, has_ended
 from tournament.run import REPORT, final, recalled, report, run
 
 RUN_EXAMPLES = f"""examples:
@@ -51,7 +51,7 @@ EXTEND_EXAMPLES = """examples:
   python -m tournament extend runs/demo --bars bars.parquet  the run's own bars, and later ones
   python -m tournament extend runs/demo --bars bars/ folds.holdout=252 execution.workers=4
   in a crontab:  0 22 * * FRI  cd /srv/desk && python -m tournament extend runs/demo --bars bars.parquet
-  on a cluster:  ray job submit -- python -m tournament extend /shared/demo --bars /shared/bars.parquet
+  on a cluster:  ray job submit --working-dir . -- python -m tournament extend /shared/demo --bars /shared/new.parquet
 
 Whoever had finished trains the new folds from the last checkpoint of its own; who was eliminated stays out. The
 verdict and the bundle are made anew, over all folds; the former ones are in RUN/earlier. The hold-out moves to the new
@@ -130,7 +130,7 @@ def show(options: argparse.Namespace) -> int:
     found, shown = recalled(options.run), ""
     while True:
         began = time.monotonic()
-        ended = (options.run / RESULT).is_file()  # before the ledger is read
+        ended = has_ended(options.run, found.config.execution.storage)  # before the ledger is read
         found = recalled(options.run, found)
         standings = found.standings()
         for file, write in ((options.csv, leaderboard.write_csv), (options.parquet, leaderboard.write_parquet)):

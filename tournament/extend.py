@@ -25,8 +25,9 @@ from market.sources.files import FileSource
 from podracer.folder import CONFIG, RESULT, held, refuse_unless_run
 from tournament.arena import Arena
 from tournament.config import WHERE, TournamentConfig
-from tournament.final import BUNDLE, EARLIER, OPENINGS, VERDICT, identity, last_opened, openings
+from tournament.final import BUNDLE, EARLIER, VERDICT, identity, last_opened, openings
 from tournament.folds import Folds
+from tournament.remote import OPENINGS
 from tournament.run import ORIGIN, REPORT, has_not_ended, origin, refuse_another
 from tournament.trial import code
 
@@ -44,6 +45,11 @@ def extend(folder: Path, bars: Path, settings: Sequence[str] = ()) -> tuple[Tour
         if not (folder / RESULT).is_file() and not kept.is_dir():
             return _begun_before(folder, bars, settings, stored), ["going on with what was begun before"]
         config, notes = _extended(folder, bars, settings, stored)
+        if config.execution.storage != stored.execution.storage:
+            raise UserError(
+                f"execution.storage = {config.execution.storage!r}: this run's is {stored.execution.storage!r}; "
+                "expected the same, or first: python -m tournament run --resume RUN execution.storage=ADDRESS"
+            )
         if (folder / RESULT).is_file():
             _keep(folder, kept)
             (folder / RESULT).unlink()

@@ -30,13 +30,13 @@ from tournament.choose import Choice, choose, concatenated, walk_forward
 from tournament.config import WHERE, TournamentConfig
 from tournament.ledger import Ledger, Record
 from tournament.queue import Chain, Link
-from tournament.remote import push
+from tournament.remote import OPENINGS, push, refuse_if_behind
 from tournament.rounds import Tournament
 from tournament.score import Standing
 from tournament.trial import Job, code, key_of, policy_of, spans_of
 from tournament.verdict import Verdict, verdict
 
-BUNDLE, VERDICT, OPENINGS = "bundle", "bundle.verdict.json", "openings.json"
+BUNDLE, VERDICT = "bundle", "bundle.verdict.json"
 EARLIER = "earlier"
 FALL_BACK = "equal-weight"
 
@@ -189,6 +189,7 @@ def open_hold_out(run: Tournament, folder: Path, command: str, moment: str) -> V
 
 def count_opening(folder: Path, panel: Panel, command: str, moment: str) -> bundle.Bundle:
     """Written down, here and in an object store, before anything is computed on the bars that were held out."""
+    refuse_if_behind(folder)
     loaded = bundle.load(folder / BUNDLE)
     provenance = loaded.manifest.provenance
     opening = {"at": moment, "command": command, "bundle": loaded.hash, "data": panel.hash}

@@ -41,7 +41,6 @@ from tournament.config import TournamentConfig
 from tournament.execute import begin_beside, refuse_unless_room
 from tournament.final import (
     EARLIER,
-    OPENINGS,
     VERDICT,
     Outcome,
     conclude,
@@ -56,7 +55,7 @@ from tournament.leak import LEAK, self_test
 from tournament.ledger import Ledger, Record
 from tournament.live import Live
 from tournament.queue import Watcher
-from tournament.remote import LEDGER, ledger_of, push, refuse_if_taken
+from tournament.remote import LEDGER, OPENINGS, gather, ledger_of, push, refuse_if_taken
 from tournament.report import page
 from tournament.rounds import Tournament
 from tournament.tracking import LIMIT, Tracker, mode_of
@@ -98,6 +97,10 @@ def run(config: TournamentConfig, folder: Path) -> int:
             tournament = assemble(config, folder)
             if (folder / RESULT).is_file():
                 print(f"{folder}: finished already")
+                _write_config(config, folder)
+                with held(folder):  # it may have been killed before all was put, or is to be kept from now on
+                    Ledger(folder / LEDGER, ledger_of(config.execution.storage)).entrust()
+                    push(folder)
                 tournament.recall()
                 outcome = outcome_of(tournament, folder)
             else:
@@ -197,6 +200,7 @@ def _write_config(config: TournamentConfig, folder: Path) -> None:
     stored = load(TournamentConfig, file) if file.is_file() else None
     if stored is None or stored.execution.storage != storage:
         refuse_if_taken(storage)
+        gather(folder)
         write_text(file, to_yaml(config if stored is None else replace(stored, execution=config.execution)))
 
 

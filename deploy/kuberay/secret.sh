@@ -4,7 +4,7 @@
 #   kubectl get secret podracer -o jsonpath='{.data.token}' | base64 -d
 set -eu
 namespace=${1:-default}
-token() { python3 -c 'import secrets; print(secrets.token_urlsafe(32))'; }
+token() { python3 -c 'import secrets; print(secrets.token_urlsafe(32), end="")'; }
 if kubectl --namespace "$namespace" get secret podracer >/dev/null 2>&1; then
   echo "the secret podracer is there already"
   exit 0

@@ -54,9 +54,9 @@ def _store(address: str) -> Iterator[Finding]:
 
 def _folder(folder: Path) -> Iterator[Finding]:
     """Write, sync, link, rename, remove."""
-    folder.mkdir(parents=True, exist_ok=True)
     first, second = (folder / _sign() for _ in range(2))
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with open(first, "wb") as file:
             file.write(b"podracer")
             os.fsync(file.fileno())
@@ -92,8 +92,10 @@ def ray(where: str) -> Iterator[Finding]:
     nodes = [node for node in cluster.nodes() if node["Alive"]]
     have = cluster.cluster_resources()
     machines = f"{len(nodes)} machine{'' if len(nodes) == 1 else 's'}"
-    where = f"at {address}" if address else "a private one, begun for this check"
-    yield Finding("Ray", "ok", f"{where}: {machines}, {have.get('CPU', 0):.0f} CPUs, {have.get('GPU', 0):.0f} GPUs")
+    cluster_of = f"at {address}" if address else "a private one, begun for this check"
+    yield Finding(
+        "Ray", "ok", f"{cluster_of}: {machines}, {have.get('CPU', 0):.0f} CPUs, {have.get('GPU', 0):.0f} GPUs"
+    )
     try:
         with _left(where) as sign:
             yield from _on_machines(cluster, nodes, where, sign)

@@ -121,6 +121,55 @@ def test_a_look_at_the_hold_out_is_in_the_store_before_it_is_taken(
     Store(address).remove("openings.json")
 
 
+def test_a_finished_run_may_move_to_a_store(ended: tuple[Path, str], runs: str, tmp_path: Path) -> None:
+    folder, address = ended
+    copy, other = tmp_path / "copy", f"{runs}/other"
+    assert main(["fetch", address, str(copy)]) == 0
+    assert main(["run", "--resume", str(copy), f"execution.storage={other}"]) == 0
+    assert Store(other).names() == files(copy).keys() == files(folder).keys()
+
+
+def test_whoever_is_behind_undoes_nothing(ended: tuple[Path, str], tmp_path: Path) -> None:
+    folder, address = ended
+    for name in ("ours", "theirs"):
+        assert main(["fetch", address, str(tmp_path / name)]) == 0
+    assert main(["final", str(tmp_path / "theirs")]) == 0
+    before = {name: Store(address).read(name) for name in Store(address).names()}
+    for command in ("final", "report"):
+        with pytest.raises(UserError, match="is further on"):
+            main([command, str(tmp_path / "ours")])
+    assert {name: Store(address).read(name) for name in Store(address).names()} == before
+    assert not (tmp_path / "ours" / "openings.json").exists()
+    for name, data in files(folder).items():  # as it was, for the others
+        Store(address).write(name, data)
+    Store(address).remove("openings.json")
+
+
+def test_a_finished_run_that_was_killed_before_its_last_files_were_put_is_put_whole(
+    ended: tuple[Path, str],
+) -> None:
+    folder, address = ended
+    for name in ("result.json", "report.html"):
+        Store(address).remove(name)
+    assert main(["run", "--resume", str(folder)]) == 0
+    assert {name: Store(address).read(name) for name in Store(address).names()} == files(folder)
+
+
+def test_a_network_that_comes_back_costs_nothing(runs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, calls = Store(f"{runs}/patient"), iter([ConnectionError("away"), TimeoutError("away")])
+    monkeypatch.setattr("podracer.store.PAUSES", (0.0, 0.0, 0.0))
+    real = store.files.pipe_file
+
+    def away(*given: Any, **named: Any) -> Any:
+        for error in calls:
+            raise error
+        return real(*given, **named)
+
+    monkeypatch.setattr(store.files, "pipe_file", away)
+    assert store.claim("trial", b"1")
+    assert store.read("trial") == b"1"
+
+
 def test_a_place_that_is_taken_is_refused_and_stays_as_it_was(
     ended: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +179,21 @@ def test_a_place_that_is_taken_is_refused_and_stays_as_it_was(
         main(["run", str(SMOKE), *TINY, "--seed", "5", f"execution.storage={address}", "--out", str(tmp_path / "run")])
     assert not (tmp_path / "run" / "config.yaml").exists()
     assert Store(address).read("config.yaml") == (folder / "config.yaml").read_bytes()
+
+
+@pytest.mark.timeout(60)
+def test_a_watch_ends_when_the_run_has_ended_elsewhere(
+    ended: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, address = ended
+    copy = tmp_path / "copy"
+    assert main(["fetch", address, str(copy)]) == 0
+    (copy / "result.json").unlink()  # as one that was fetched before
+    trial = next(copy.glob("ledger/*.trial"))
+    trial.unlink()
+    assert main(["leaderboard", str(copy), "--watch"]) == 0
+    assert leaderboard(folder)[0]["hash"][:8] in capsys.readouterr().out
+    assert trial.is_file()  # it came when it was asked for
 
 
 def test_what_is_no_run_is_not_fetched(runs: str, tmp_path: Path) -> None:

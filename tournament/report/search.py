@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import rankdata
 
 from agents.spaces import SPACES, Choice, Knob, parameters
 from tournament.final import Outcome
@@ -41,6 +40,8 @@ def add(page: Report, outcome: Outcome) -> None:
 
 def importance(standings: Sequence[Standing]) -> dict[str, float]:
     """Spearman's correlation of each setting that differs; of a choice without an order, that of each label."""
+    from scipy.stats import rankdata  # it takes most of a second to load, and only reports need it
+
     scores = np.array([standing.scores[0][1] for standing in standings])
     chosen = [parameters(standing.entrant.candidate) for standing in standings]
     found: dict[str, float] = {}

@@ -10,7 +10,6 @@ from itertools import combinations
 from typing import Literal
 
 import numpy as np
-from scipy.stats import rankdata
 
 from kit.metrics import NEGLIGIBLE
 from tournament.statistics.bootstrap import ROUNDING
@@ -43,6 +42,8 @@ def overfitting(returns: np.ndarray, blocks: int = 16, metric: Metric = "sharpe"
         std = np.sqrt(np.maximum(chosen @ second - length * (mean - centre) ** 2, 0.0) / length)
         return np.where(std > still, mean / np.maximum(std, still), 0.0)
 
-    best = np.argmax(score(inside), axis=1)
-    ranks = rankdata(score(1 - inside), axis=1)[np.arange(len(halves)), best]  # 1 is the worst
+    best = np.argmax(score(inside), axis=1)[:, None]
+    others = score(1 - inside)
+    own = np.take_along_axis(others, best, axis=1)
+    ranks = (others < own).sum(axis=1) + ((others == own).sum(axis=1) + 1) / 2  # 1 is the worst; ties share theirs
     return float(np.mean(ranks / (candidates + 1) <= 0.5))  # where the logit of the rank is at most zero
