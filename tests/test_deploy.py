@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
 from kit.config import load, to_dict
-from serve.config import ADMIN_TOKEN, TOKEN, EndpointConfig
+from serve.config import ADMIN_TOKEN, TOKEN, EndpointConfig, tokens
 from tournament.config import TournamentConfig
 from tournament.execute import bundles
 
@@ -171,3 +173,35 @@ def test_the_image_runs_as_nobody_and_installs_what_was_pins() -> None:
 def pins() -> dict[str, str]:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     return dict(line.split("==", 1) for line in lines if "==" in line)
+
+
+KUBECTL = """#!/bin/sh
+# Knows of no secret, and keeps what it is given.
+case "$*" in
+  *" get secret "*) exit 1 ;;
+  *" create secret "*)
+    for word in "$@"; do
+      case $word in --from-file=*) cp "${word#--from-file=}" "$KEPT" ;; esac
+    done ;;
+esac
+"""
+
+
+def test_the_tokens_made_for_kubernetes_are_taken_by_the_endpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubectl, kept = tmp_path / "bin" / "kubectl", tmp_path / "kept"
+    kubectl.parent.mkdir()
+    kept.mkdir()
+    kubectl.write_text(KUBECTL)
+    kubectl.chmod(0o700)
+    variables = os.environ | {"PATH": f"{kubectl.parent}:{os.environ['PATH']}", "KEPT": str(kept)}
+    done = subprocess.run(
+        ["sh", DEPLOY / "kuberay" / "secret.sh"], env=variables, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    made = [(kept / name).read_text() for name in ("token", "admin-token")]
+    for name, token in zip((TOKEN, ADMIN_TOKEN), made):
+        monkeypatch.setenv(name, token)
+        assert token not in done.stdout + done.stderr
+    assert tokens() == tuple(made)
