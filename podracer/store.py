@@ -93,9 +93,7 @@ class Store:
                 return what()
             except (FileNotFoundError, FileExistsError):
                 raise
-            except (
-                Exception
-            ) as error:  # each library has its own for a key that is not right and a network that is away
+            except Exception as error:  # each library has its own for a wrong key and a lost network
                 if pause is None or isinstance(error, PermissionError):
                     raise self._trouble(error) from error
                 time.sleep(pause)
