@@ -66,11 +66,24 @@ def test_a_cluster_asks_for_its_token_and_shows_its_dashboard_to_its_own_machine
     for name in ("head_start_ray_commands", "worker_start_ray_commands"):
         stop, start = config[name]
         assert stop == "ray stop"
-        assert start.startswith("RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 ray start ")
+        assert "RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 ray start " in start
     head = config["head_start_ray_commands"][1]
     assert "--dashboard-host=127.0.0.1" in head
     assert config["file_mounts"] == {"~/.ray/auth_token": "~/.ray/auth_token"}
     assert config["setup_commands"], "without any, Ray would install a nightly build of itself"
+
+
+@named(CLUSTERS)
+def test_ray_chooses_the_shared_memory_of_a_container(file: Path) -> None:
+    """With less than three tenths of the machine's memory it would keep objects on the disk."""
+    assert not [words for words in tree(file)["docker"]["run_options"] if "shm" in words]
+
+
+def test_all_machines_of_ones_own_join() -> None:
+    """Head and workers are of one type there, and the second autoscaler counts the head among its workers."""
+    config = tree(DEPLOY / "cluster-onprem.yaml")
+    assert config["max_workers"] == len(config["provider"]["worker_ips"])
+    assert "RAY_enable_autoscaler_v2=0 " in config["head_start_ray_commands"][1]
 
 
 @named([file for file in CLUSTERS if "available_node_types" in tree(file)])
@@ -161,6 +174,7 @@ def test_the_search_for_secrets_would_find_one() -> None:
 def test_the_image_runs_as_nobody_and_installs_what_was_pins() -> None:
     lines = (DEPLOY / "Dockerfile").read_text()
     assert lines.index("USER podracer") < lines.index("pip install")
+    assert re.search(r"^ENV HOME=/home/podracer ", lines, re.M), "or `ray up` mounts the token into /root"
     installs = re.findall(r"pip install .*", lines)
     assert len(installs) == 3
     assert all("--constraint constraints.txt" in line for line in installs)
