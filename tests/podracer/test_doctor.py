@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -151,6 +153,48 @@ def test_no_ray_at_its_address_is_told(tmp_path: Path) -> None:
     answer = doctor("--storage", tmp_path, RAY_ADDRESS="127.0.0.1:9", RAY_AUTH_MODE="disabled")
     assert answer.returncode == 1
     assert "mend  Ray          RAY_ADDRESS = '127.0.0.1:9': no Ray answers there" in answer.stdout
+
+
+class TwoMachines:
+    """A cluster whose second machine sees one folder only; tasks run here, as each machine would see it."""
+
+    def __init__(self, seen: Path) -> None:
+        self.seen = seen
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "NodeID": n * 56, "NodeManagerAddress": f"10.0.0.{n}"} for n in "12"]
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 2.0}
+
+    def remote(self, task: Callable[[str, str], dict[str, Any]]) -> Any:
+        def options(num_cpus: int, scheduling_strategy: Any) -> Any:
+            second = scheduling_strategy.node_id.startswith("2")
+
+            def run(where: str, sign: str) -> dict[str, Any]:
+                answer = task(where, sign)
+                return answer | {"sees": answer["sees"] and (not second or Path(sign).parent == self.seen)}
+
+            return SimpleNamespace(remote=run)
+
+        return SimpleNamespace(options=options)
+
+    def get(self, answer: dict[str, Any], timeout: float) -> dict[str, Any]:
+        return answer
+
+
+@pytest.mark.parametrize(("shared", "expected"), [("runs", ["ok", "ok"]), ("elsewhere", ["ok", "mend", "mend"])])
+def test_every_machine_must_see_the_folder_that_was_named(
+    shared: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reached, "attach", lambda: TwoMachines(tmp_path / shared))
+    monkeypatch.setattr(reached, "_room_for_ray", lambda: iter(()))
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    found = list(reached.ray(str(tmp_path / "runs")))
+    assert [finding.state for finding in found] == expected
+    blind = [finding.found for finding in found if finding.what == "storage"]
+    assert blind == [f"10.0.0.2 (22222222) does not see {tmp_path / 'runs'}"] * (len(expected) - 2)
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 @pytest.mark.parametrize("clock_off_by", [0.0], indirect=True)
