@@ -63,7 +63,7 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy examples/*.py
+	$(BIN)/mypy examples/*.py deploy/rehearsal/*.py
 
 format: setup ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .

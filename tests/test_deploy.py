@@ -22,7 +22,8 @@ ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
 CLUSTERS = [ROOT / "cluster.yaml", *sorted(DEPLOY.glob("cluster-*.yaml"))]
 MANIFESTS = sorted((DEPLOY / "kuberay").glob("*.yaml"))
-EVERY_FILE = [*CLUSTERS, *sorted(file for file in DEPLOY.rglob("*") if file.is_file()), ROOT / "configs/cluster.yaml"]
+WRITTEN = [file for file in DEPLOY.rglob("*") if file.is_file() and "cache" not in file.parent.name]
+EVERY_FILE = [*CLUSTERS, *sorted(WRITTEN), ROOT / "configs/cluster.yaml"]
 SECRET = re.compile(
     r"AKIA[0-9A-Z]{16}|-----BEGIN|[0-9a-f]{32}|gh[ps]_\w{30}|(?i:(token|password|secret|key)\s*[=:]\s*[\w-]{16})"
 )
@@ -140,11 +141,18 @@ def test_every_pod_is_bounded_runs_as_nobody_and_sees_the_shared_folder(file: Pa
         (container,) = pod["containers"]
         assert {"cpu", "memory"} <= set(container["resources"]["limits"])
         assert {"cpu", "memory"} <= set(container["resources"]["requests"])
+        shared = next(volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"] if volume["name"] == "memory")
+        assert gibibytes(shared) >= 0.3 * gibibytes(container["resources"]["limits"]["memory"])
         mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
         assert mounts == {"shared": "/mnt/podracer", "memory": "/dev/shm"}
         assert {volume["name"] for volume in pod["volumes"]} == set(mounts)
         for variable in container.get("env", []):
             assert "TOKEN" not in variable["name"] or "secretKeyRef" in variable["valueFrom"]
+
+
+def gibibytes(text: str) -> float:
+    assert text.endswith("Gi")
+    return float(text[:-2])
 
 
 def test_the_endpoint_of_kubernetes_is_what_serve_takes_and_ours() -> None:

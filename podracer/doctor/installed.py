@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from podracer.doctor.finding import Finding
 
@@ -69,7 +70,7 @@ def rooms() -> Iterator[Finding]:
         found = f"{name} is {origin}; expected {HOME / name}"
         yield Finding("rooms", "mend", found, f"run from {HOME}, and take the other one off PYTHONPATH")
     if not foreign:
-        yield Finding("rooms", "ok", f"{len(ROOMS)} in {HOME}")
+        yield Finding("rooms", "ok", f"{len(ROOMS)} of Podracer {_project()['version']} in {HOME}")
 
 
 def devices() -> Iterator[Finding]:
@@ -94,7 +95,7 @@ def devices() -> Iterator[Finding]:
         yield Finding("CPU", "note", found, "unset OMP_NUM_THREADS")
 
 
-def _project() -> dict[str, list[str]]:
+def _project() -> dict[str, Any]:
     return tomllib.loads((HOME / "pyproject.toml").read_text())["project"]
 
 
