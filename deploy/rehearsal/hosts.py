@@ -54,7 +54,7 @@ class Host:
             command("ip", "-n", self.name, "link", "set", device, "up")
         command("ip", "-n", self.name, "route", "add", "default", "via", GATEWAY)
         spaces = ["nsenter", f"--net=/run/netns/{self.name}", "unshare", "--mount", "--pid", "--fork", "--mount-proc"]
-        words = [*spaces, "--kill-child=SIGKILL", "sh", HOST, self.folder, self.shared]
+        words = [*spaces, "--kill-child=SIGKILL", "sh", str(HOST), str(self.folder), str(self.shared)]
         with open(self.folder / "host.log", "w") as log:
             self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until(f"Docker of {self.name}, {self.folder}/docker.log", self._ready, 60)
