@@ -54,7 +54,7 @@ def learnt(kind: str, task: str, seed: int, **changes: Any) -> float:
     return mastery(agent.policy, Task(TASKS[task], market, ENVS, seed=seed + 1000))
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [pytest.param("tracking", marks=pytest.mark.slow), "delayed"])
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_the_known_answer_is_found(kind: str, task: str) -> None:
     assert LEAST[kind] < learnt(kind, task, seed=0) <= 0

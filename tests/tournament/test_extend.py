@@ -209,6 +209,7 @@ def test_the_former_bundle_and_all_that_was_said_of_it_are_kept(ended: Path, ext
     assert made.manifest.provenance.data == recalled(extended).arena.panel[: folds.final.train.stop + 1].hash
 
 
+@pytest.mark.slow
 def test_a_run_from_nothing_with_the_same_settings_comes_to_the_same(
     ended: Path, extended: Path, tmp_path: Path
 ) -> None:
@@ -220,6 +221,7 @@ def test_a_run_from_nothing_with_the_same_settings_comes_to_the_same(
     assert {name: content(tmp_path / "anew" / "ledger", "*.seal")[name] for name in seals} == seals
 
 
+@pytest.mark.slow
 def test_extending_in_two_steps_trains_what_one_step_does(copy: Path, extended: Path, tmp_path: Path) -> None:
     for number, count in enumerate((ONE, TWO)):
         assert run("extend", copy, "--bars", bars(tmp_path / f"{number}.parquet", count)) == 0
@@ -251,6 +253,7 @@ def test_changed_future_bars_move_no_earlier_record(ended: Path, extended: Path,
     assert found.keys().isdisjoint(there.keys() - old.keys())
 
 
+@pytest.mark.slow
 def test_folds_that_were_not_counted_are_as_many_as_fit(copy: Path, longer: Path, tmp_path: Path) -> None:
     assert config_of(copy).folds.count is None
     assert run("extend", copy, "--bars", longer, "folds.count=3", "execution.workers=3") == 0

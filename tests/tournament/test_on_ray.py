@@ -125,6 +125,7 @@ SEBULBA = "search={algorithms: [ppo], candidates: 1, pods: {ppo: {kind: sebulba,
 TWO_CPUS = "search.pods.ppo.actor_cpus=0.5"
 
 
+@pytest.mark.slow
 def test_a_pod_with_a_remote_actor_comes_to_what_one_process_comes_to(done: tuple[Path, str], tmp_path: Path) -> None:
     """One actor with the newest weights is Anakin to the last bit; here both share a placement group."""
     tiny = [word for word in TINY if not word.startswith("search.")]

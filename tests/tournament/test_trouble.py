@@ -84,6 +84,7 @@ pathlib.Path.write_bytes = full
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_where_a_trial_runs_is_one_line_and_no_candidates_fault(
     clean: Path, tmp_path: Path
 ) -> None:
