@@ -15,8 +15,11 @@ Needs root, Linux, iproute2, util-linux, sudo, rsync, and the programs of Docker
 from __future__ import annotations
 
 import argparse
+import csv
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,8 +34,9 @@ from hosts import Amazon, Host, command, machines, until
 
 ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
-SETTINGS = ["configs/smoke.yaml", "search.candidates=12", "search.samples=1", "execution.workers=4"]
+SETTINGS = ["configs/smoke.yaml", "search.candidates=12", "search.samples=0.5", "execution.workers=4"]
 TOURNAMENT = ["python", "-m", "tournament", "run", *SETTINGS]
+LOGGED = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+\s+[A-Z]+ ")  # how Ray begins a line
 RUN, URL = "/mnt/podracer/runs/first", "http://127.0.0.1:8265"
 
 
@@ -42,6 +46,7 @@ def main() -> None:
     parser.add_argument("--image", default="podracer", help="in Docker here (default: podracer)")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="where the machines' disks lie")
     words = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all is taken down then, too
     if os.geteuid():
         parser.error("only root may make namespaces")
     with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=words.folder) as made, ExitStack() as stack:
@@ -112,13 +117,20 @@ def rehearse(file: Path, image: str, hosts: list[Host], folder: Path) -> None:
         fetched.mkdir()
         command(RAY, "rsync-down", file, f"{RUN}/", f"{fetched}/")
     finally:
-        say("ray down", last(command(RAY, "down", file, "--yes")))
+        assert "No nodes remaining" in command(RAY, "down", file, "--yes"), "a machine is left"
+        say("ray down", "no machine is left")
     say("compare", "the same tournament in one container, without a cluster")
     mounts = ["--volume", "/mnt/podracer:/mnt/podracer", "--network", "host", "--shm-size", "4g"]
     head.docker("run", "--rm", *mounts, image, *TOURNAMENT, "--out", "/mnt/podracer/runs/alone")
-    ours, alone = [(one / "leaderboard.csv").read_text() for one in (fetched, run.with_name("alone"))]
+    ours, alone = leaderboard(fetched), leaderboard(run.with_name("alone"))
     assert ours == alone, f"another leaderboard:\n{ours}\n{alone}"
-    say("compare", f"the same leaderboard, {len(ours.splitlines()) - 1} candidates")
+    say("compare", f"the same leaderboard, {len(ours)} candidates")
+
+
+def leaderboard(folder: Path) -> list[dict[str, str]]:
+    """All of it but how long it took."""
+    with open(folder / "leaderboard.csv", newline="") as file:
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
 
 
 @contextmanager
@@ -147,8 +159,8 @@ def job(*words: str, wait: bool = True) -> str:
 def last(text: str) -> str:
     """The last line that says something, without Ray's own."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    own = [line for line in lines if " INFO " not in line and " SUCC " not in line and " VINFO " not in line]
-    return (own or lines)[-1]
+    said = [line for line in lines if not LOGGED.match(line)]
+    return (said or lines)[-1]
 
 
 def say(what: str, text: str) -> None:

@@ -126,7 +126,9 @@ def ahead(_ray: None) -> Iterator[Training]:
         yield training
 
 
-@pytest.mark.parametrize("kind", ["ppo", "sac", "td3"])
+@pytest.mark.parametrize(
+    "kind", ["ppo", pytest.param("sac", marks=pytest.mark.slow), pytest.param("td3", marks=pytest.mark.slow)]
+)
 def test_one_actor_without_staleness_is_anakin_to_the_last_bit(started: Any, kind: str) -> None:
     assert same(weights_of(run(started(with_pod(ONE, kind)))), anakins(kind))
 

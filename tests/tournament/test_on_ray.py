@@ -66,6 +66,7 @@ def test_a_run_leaves_a_leaderboard_a_bundle_and_a_report(done: tuple[Path, str]
     assert max(len(line) for line in said.splitlines()[:5]) <= 100
 
 
+@pytest.mark.slow
 def test_a_driver_killed_anywhere_and_resumed_ends_with_the_same_leaderboard(
     done: tuple[Path, str], tmp_path: Path
 ) -> None:
