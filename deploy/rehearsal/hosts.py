@@ -99,7 +99,8 @@ class Host:
                 self.docker("rm", "--force", "podracer")
             self.process.kill()
             self.process.wait()
-        subprocess.run(["ip", "netns", "del", self.name], capture_output=True)
+        for words in (["link", "del", f"v{self.name}"], ["netns", "del", self.name]):  # as far as they came about
+            subprocess.run(["ip", *words], capture_output=True)
 
 
 @contextmanager
