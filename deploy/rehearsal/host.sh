@@ -16,13 +16,11 @@ mount --bind "$shared" /mnt/podracer
 
 id ubuntu >/dev/null 2>&1 || useradd --non-unique --uid 1000 --create-home --shell /bin/bash ubuntu
 usermod --password '*' ubuntu # no password fits, but keys do
-install -d -m 700 -o ubuntu /home/ubuntu/.ssh
-install -m 600 -o ubuntu "$folder/authorized_keys" /home/ubuntu/.ssh/authorized_keys
 mkdir -p /etc/sudoers.d
 echo '#1000 ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/rehearsal
 
 dockerd --bridge=none --iptables=false --ip6tables=false --data-root "$folder/docker" --exec-root /run/docker \
   --pidfile /run/docker.pid --host "unix://$folder/docker.sock" --group ubuntu >"$folder/docker.log" 2>&1 &
 ssh-keygen -q -t ed25519 -N '' -f /run/sshd/host
-exec "$(command -v sshd || echo /usr/sbin/sshd)" -D -e -f /dev/null -h /run/sshd/host -o UsePAM=no -o StrictModes=no \
+exec "$(command -v sshd)" -D -e -f /dev/null -h /run/sshd/host -o UsePAM=no -o StrictModes=no \
   -o "AuthorizedKeysFile=$folder/authorized_keys" -o "SetEnv=DOCKER_HOST=unix://$folder/docker.sock" 2>"$folder/ssh.log"

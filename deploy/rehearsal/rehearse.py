@@ -36,6 +36,7 @@ ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
 SETTINGS = ["configs/smoke.yaml", "search.candidates=12", "search.samples=0.5", "execution.workers=4"]
 TOURNAMENT = ["python", "-m", "tournament", "run", *SETTINGS]
+PROGRAMS = ("ip", "nsenter", "unshare", "dockerd", "docker", "rsync", "sudo", "ssh", "sshd")
 LOGGED = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+\s+[A-Z]+ ")  # how Ray begins a line
 RUN, URL = "/mnt/podracer/runs/first", "http://127.0.0.1:8265"
 
@@ -49,6 +50,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all is taken down then, too
     if os.geteuid():
         parser.error("only root may make namespaces")
+    if missing := [program for program in PROGRAMS if not shutil.which(program)]:
+        parser.error(f"{', '.join(missing)}: not installed, or not on root's PATH")
     with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=words.folder) as made, ExitStack() as stack:
         folder = Path(made)
         folder.chmod(0o755)
@@ -168,7 +171,4 @@ def say(what: str, text: str) -> None:
 
 
 if __name__ == "__main__":
-    for program in ("ip", "nsenter", "unshare", "dockerd", "docker", "rsync", "sudo", "ssh"):
-        if not shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin:/sbin"):
-            sys.exit(f"error: {program} is not installed")
     main()
