@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,9 @@ os.environ |= {
     "OMP_NUM_THREADS": "1",
     "WANDB_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "PYTHONDONTWRITEBYTECODE": "",  # the hundreds of processes that are started here need not compile it all anew
 }
+sys.dont_write_bytecode = False
 
 from hypothesis import settings
 

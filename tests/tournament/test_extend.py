@@ -593,6 +593,7 @@ def test_another_extension_does_not_begin_before_the_last_has_ended(
 # -- on Ray
 
 
+@pytest.mark.slow
 def test_on_ray_it_ends_as_in_this_process(copy: Path, extended: Path, longer: Path) -> None:
     words = [sys.executable, "-m", "tournament", "extend", copy, "--bars", longer, "execution.workers=2"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
