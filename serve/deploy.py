@@ -25,7 +25,7 @@ FAST = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",  # of replicas among themselves: not needed here, and open to every machine
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "10",  # how long a proxy that is replaced waits for idle connections
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",  # only HAProxy asks a replica, and hears in less that it goes
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",  # only HAProxy asks, and it soon hears who goes
     "RAY_SERVE_HAPROXY_BINARY_PATH": str(ROOT / "serve" / "haproxy.sh"),
 }
 PERIOD = 0.5  # seconds between looks at what goes on
