@@ -141,6 +141,7 @@ def ppo(runs: dict[str, Path]) -> Path:
 # -- stopped and continued
 
 
+@pytest.mark.parametrize("kind", ["ppo", pytest.param("sac", marks=pytest.mark.slow)])
 def test_a_run_killed_at_any_moment_ends_to_the_last_bit_as_if_it_had_not_been(
     kind: str, whole: Path, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from tournament.score import Standing
 from tournament.trial import Trial
 
 SMOKE = Path(__file__).parents[2] / "configs" / "smoke.yaml"
-TINY = ["search.samples=0.0001", "data.source.bars=420", "folds={train: 80, validation: 20, test: 30, holdout: 60}"]
+TINY = ["search.samples=0.0001", "data.source.bars=330", "folds={train: 80, validation: 20, test: 30, holdout: 60}"]
 
 
 class Killed(BaseException):

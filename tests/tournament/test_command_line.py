@@ -325,7 +325,7 @@ def test_what_has_not_ended_has_no_report_and_no_hold_out_to_open(
 def test_a_folder_of_another_version_of_other_bars_or_of_changed_settings_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bars, folder = write(SynthSource(symbols=4, bars=420, ic=0.3, seed=7), tmp_path / "bars.parquet"), tmp_path / "run"
+    bars, folder = write(SynthSource(symbols=4, bars=330, ic=0.3, seed=7), tmp_path / "bars.parquet"), tmp_path / "run"
     source = f"data.source={{kind: file, path: {bars}}}"
     config = tmp_path / "bars.yaml"
     built_in = "{kind: synth, symbols: 4, bars: 700, ic: 0.3, seed: 7}"
@@ -344,7 +344,7 @@ def test_a_folder_of_another_version_of_other_bars_or_of_changed_settings_is_ref
         for command in (["leaderboard"], ["run", "--resume"]):
             complaint = refused(capsys, [*command, folder])
             assert "code = " in complaint and "expected the version that began this run" in complaint
-    write(SynthSource(symbols=4, bars=420, ic=0.3, seed=8), bars)
+    write(SynthSource(symbols=4, bars=330, ic=0.3, seed=8), bars)
     assert "data = " in refused(capsys, ["run", "--resume", folder])
 
 

@@ -141,6 +141,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_the_middle_of_a_trial_changes_nothing(
     clean: Path, tmp_path: Path, chance: random.Random
 ) -> None:

@@ -155,7 +155,7 @@ def test_an_object_store_is_refused(
 
 def bars(folder: Path, change: Any = lambda frame: frame, symbols: int = 4) -> list[str]:
     """A run on a file of bars, after a change to them."""
-    file = write(SynthSource(symbols=4, bars=420, ic=0.3, seed=7), folder / "bars.parquet")
+    file = write(SynthSource(symbols=4, bars=330, ic=0.3, seed=7), folder / "bars.parquet")
     frame = pd.read_parquet(file)
     names = sorted(frame["symbol"].unique())[:symbols]
     change(frame[frame["symbol"].isin(names)]).to_parquet(file)
