@@ -17,6 +17,7 @@ PRIVATE = {
     "RAY_AUTH_MODE": "token",
 }
 KNOCK = 10.0  # seconds
+STARTS = 3  # of a private Ray
 
 
 def attach(**options: Any) -> Any:
@@ -36,7 +37,7 @@ def attach(**options: Any) -> Any:
     if ray.is_initialized():
         return ray
     if not address:
-        ray.init(address="local", **{"include_dashboard": False, **quiet, **options})
+        _begin(ray, {"include_dashboard": False, **quiet, **options})
         return ray
     try:
         _knock(address)
@@ -47,6 +48,18 @@ def attach(**options: Any) -> Any:
             "expected the address of a running one, or nothing"
         ) from error
     return ray
+
+
+def _begin(ray: Any, options: dict[str, Any]) -> None:
+    """Ray gives up after half a minute, which a busy machine may need; what it began ends with this process."""
+    for _ in range(STARTS):
+        try:
+            ray.init(address="local", **options)
+            return
+        except Exception as error:
+            if "timed out during startup" not in str(error):  # Ray has no type for it
+                raise
+    raise UserError(f"Ray did not start within 30 s, {STARTS} times; expected a machine that is less busy")
 
 
 def _knock(address: str) -> None:

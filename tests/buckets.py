@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import boto3
 import fsspec
 import pytest
+import requests
 from moto.server import ThreadedMotoServer
 
 BUCKET, SECRET = "podracer", secrets.token_hex(20)
@@ -31,6 +32,7 @@ def bucket() -> Iterator[str]:
             for name, value in variables.items():
                 patch.setenv(name, value)
             fsspec.get_filesystem_class("s3").clear_instance_cache()
+            requests.post(f"http://127.0.0.1:{port}/moto-api/reset", timeout=10).raise_for_status()  # of servers before
             boto3.client("s3").create_bucket(Bucket=BUCKET)
             yield f"s3://{BUCKET}/runs"
     finally:

@@ -22,11 +22,6 @@ settings.register_profile("podracer", deadline=None, derandomize=True, print_blo
 settings.load_profile("podracer")
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: some tests wait, for clocks and servers, while others compute."""
-    return len(os.sched_getaffinity(0)) + 1
-
-
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, in which the test runs."""

@@ -271,7 +271,7 @@ def test_a_missing_checkpoint_and_a_folder_are_one_clear_line(tmp_path: Path) ->
 def test_a_checkpoint_is_whole_or_absent(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint.pt"
     checkpoint.write(file, {"weights": torch.ones(3)})
-    with pytest.raises(Exception, match="pickle|local object"):
+    with pytest.raises(Exception, match=r"pickle|local object"):
         checkpoint.write(file, {"weights": lambda: None})
     assert torch.equal(checkpoint.read(file)["weights"], torch.ones(3))
     assert list(tmp_path.iterdir()) == [file]
