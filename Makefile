@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= runs/demo
 PAUSE ?= 0.1
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist worksteal
 export OMP_NUM_THREADS ?= 1
 
 help: ## list the targets
@@ -48,11 +49,11 @@ desk: setup ## the demo's ensemble trades its hold-out: endpoint, exchange, desk
 	$(BIN)/python -m paper replay $(OUT)/tournament limits.drawdown=0.5 --pause $(PAUSE)
 
 test: setup lint ## lint, types and the test suite
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 coverage: setup ## the suite again, and which lines of the rooms nothing ran (takes twice as long)
 	@rm -f .coverage .coverage.*
-	-COVERAGE_FILE=$(CURDIR)/.coverage $(BIN)/python -m coverage run -m pytest -n auto --maxprocesses 4 --dist worksteal
+	-COVERAGE_FILE=$(CURDIR)/.coverage $(BIN)/python -m coverage run -m pytest $(SIDE_BY_SIDE)
 	@$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
@@ -18,6 +19,8 @@ PRIVATE = {
 }
 KNOCK = 10.0  # seconds
 STARTS = 3  # of a private Ray
+TOO_LATE = "timed out during startup"  # Ray has no type for it
+LOG = logging.getLogger(__name__)
 
 
 def attach(**options: Any) -> Any:
@@ -51,15 +54,18 @@ def attach(**options: Any) -> Any:
 
 
 def _begin(ray: Any, options: dict[str, Any]) -> None:
-    """Ray gives up after half a minute, which a busy machine may need; what it began ends with this process."""
-    for _ in range(STARTS):
+    """Ray gives up after half a minute, which a busy machine may need; agents of the first may outlive it."""
+    for left in reversed(range(STARTS)):
         try:
             ray.init(address="local", **options)
             return
         except Exception as error:
-            if "timed out during startup" not in str(error):  # Ray has no type for it
+            if TOO_LATE not in str(error):
                 raise
-    raise UserError(f"Ray did not start within 30 s, {STARTS} times; expected a machine that is less busy")
+            if not left:
+                told = f"Ray did not start within 30 s, {STARTS} times; expected a machine that is less busy"
+                raise UserError(told) from error
+            LOG.warning("Ray did not start within 30 s; it is begun again")
 
 
 def _knock(address: str) -> None:

@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     from serve.deploy import Cluster, changes, wanted
 
     versions = wanted(registry)
-    print("starting Ray Serve, 10 to 20 seconds", file=sys.stderr)
+    print("starting Ray Serve, some 20 seconds", file=sys.stderr)
     began = time.monotonic()
     cluster = Cluster(config)
     try:

@@ -12,7 +12,7 @@ os.environ |= {
     "OMP_NUM_THREADS": "1",
     "WANDB_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "PYTHONDONTWRITEBYTECODE": "",  # the hundreds of processes that are started here need not compile it all anew
+    "PYTHONDONTWRITEBYTECODE": "",  # the many processes that are started here need not compile it all anew
 }
 sys.dont_write_bytecode = False
 
