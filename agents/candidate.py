@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from agents.config import AlgorithmConfig, PPOConfig
@@ -36,7 +37,7 @@ class Candidate:
     env: EnvConfig = setting(EXCESS)
     pod: PodConfig = setting(PodConfig())
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """The same for the same settings, whatever order they were written in."""
         return hash_json(to_dict(self))

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+STARTS = 3
 RAY = Path(sys.executable).with_name("ray")
 PORTS = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port", "node-manager-port",
          "object-manager-port", "metrics-export-port", "runtime-env-agent-port")  # fmt: skip
@@ -48,18 +49,17 @@ class Head:
         self.environment |= variables
         ports = [f"--{name}={port}" for name, port in self.ports.items()]
         place = ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={self.folder}"]
-        self.process = subprocess.Popen(
-            [RAY, "start", "--head", "--block", *place, *ports, *options],
-            env=self.environment,
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        until = time.monotonic() + 90
-        while not self._ready():
-            assert self.process.poll() is None, "no head"
-            assert time.monotonic() < until, "no head"
-            time.sleep(0.2)
+        command = [RAY, "start", "--head", "--block", *place, *ports, *options]
+        for _ in range(STARTS):  # Ray gives up after half a minute, which a busy machine may need
+            quiet = subprocess.DEVNULL
+            self.process = subprocess.Popen(command, env=self.environment, cwd=ROOT, stdout=quiet, stderr=quiet)
+            until = time.monotonic() + 90
+            while self.process.poll() is None:
+                if self._ready():
+                    return
+                assert time.monotonic() < until, "no head"
+                time.sleep(0.2)
+        raise AssertionError(f"no head, {STARTS} times")
 
     def run(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
         command = [*map(str, words)]

@@ -37,7 +37,7 @@ GENERATED = {"reference/configuration.md", "reference/commands.md"}
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FOLDERS = "agents|benchmarks|configs|deploy|docs|envs|examples|kit|market|paper|podracer|serve|tests|tournament"
 NAMED = re.compile(rf"`((?:{FOLDERS})/[\w./-]+)`")
-VARIES = re.compile(r"\b[0-9a-f]{8,}\b|[-+]?\d[\d.,]*")  # hashes and numbers
+VARIES = re.compile(r"[-+]?\b[0-9a-f]{8,}\b|[-+]?\d[\d.,]*")  # hashes and numbers
 PORTS = ("8000", "8702")  # what the pages listen on
 TIMEOUT = 600.0  # seconds of a page, on a machine that has other things to do
 

@@ -24,6 +24,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,7 +59,7 @@ class TrialKey:
     seed: int = setting(low=0, below=10**18)
     budget: int = setting(low=1)  # samples
 
-    @property
+    @cached_property
     def hash(self) -> str:
         return hash_json(to_dict(self))
 

@@ -27,6 +27,7 @@ from agents.build import build_agent
 from agents.candidate import Candidate, PodConfig
 from envs.backtest import backtest
 from envs.policy import Allocated, equal_weight
+from kit.config import load
 from kit.errors import UserError
 from podracer import checkpoint, cluster, sebulba
 from podracer.sebulba import ActorFailed, Sebulba, packed, seed_of, shares, unpacked
@@ -390,6 +391,19 @@ for table in ("tcp", "tcp6"):
 print(*family - {os.getpid()}, "/", *listening)
 """
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
+@pytest.mark.usefixtures("_ray")
+def test_a_tournaments_pod_that_this_ray_has_no_room_for_is_refused() -> None:
+    from tournament.config import TournamentConfig
+    from tournament.execute import refuse_unless_room
+
+    path = ROOT / "configs" / "smoke.yaml"
+    refuse_unless_room(load(TournamentConfig, path))
+    config = load(TournamentConfig, path, ["search.pods={ppo: {kind: sebulba, actors: 999}}"])
+    told = r"search\.pods\.ppo and execution: a trial takes 1000 CPUs at a time, this machine has 2;"
+    with pytest.raises(UserError, match=told):
+        refuse_unless_room(config)
 
 
 @pytest.mark.slow

@@ -64,9 +64,10 @@ class Endpoint:
         return [p for p in there if p.is_running() and " ".join(p.cmdline()).startswith(name)]
 
 
-def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+def run(*words: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    given = environment() | variables
     return subprocess.run(
-        [sys.executable, "-m", *map(str, words)], env=environment(), text=True, capture_output=True, timeout=PATIENCE
+        [sys.executable, "-m", *map(str, words)], env=given, text=True, capture_output=True, timeout=PATIENCE
     )
 
 
@@ -84,18 +85,25 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def endpoint(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    registry, port = tmp_path_factory.mktemp("registry"), free_port()
-    words = ["run", bundles["one"], f"port={port}", f"endpoint.registry={registry}"]
+    with started(bundles["one"], tmp_path_factory.mktemp("registry")) as made:
+        yield made
+
+
+@contextmanager
+def started(folder: Path, registry: Path, **variables: str) -> Iterator[Endpoint]:
+    port = free_port()
+    words = ["run", folder, f"port={port}", f"endpoint.registry={registry}"]
     words += ["endpoint.freshness=request", "endpoint.max_age=1e9"]
     process = subprocess.Popen(
         [sys.executable, "-m", "serve", *map(str, words)],
-        env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        env=environment() | variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True,
     )  # fmt: skip
     made = Endpoint(process, registry, port)
     reader = threading.Thread(target=lambda: made.said.extend(process.stdout or ()), daemon=True)
     reader.start()
     until = time.monotonic() + PATIENCE
-    while not any(line.startswith("serving") for line in made.said):
+    while not any(line.startswith("dashboard") for line in made.said):
         assert process.poll() is None, "".join(made.said)
         assert time.monotonic() < until, "".join(made.said)
         time.sleep(0.1)
@@ -290,6 +298,26 @@ def test_the_desks_record_opens_the_way_to_champion(endpoint: Endpoint, bundles:
     assert registry.records_of(candidate) == (PaperRecord(**record),)  # type: ignore[arg-type]
     with pytest.raises(ServeError, match="401"):
         endpoint.client().record(candidate, record, SECRETS[TOKEN])
+
+
+@pytest.mark.slow
+def test_replicas_that_go_and_come_fail_no_request(bundles: dict[str, Path], tmp_path: Path) -> None:
+    token = {"RAY_AUTH_TOKEN": "0" * 64}  # the dashboard's
+    with started(bundles["one"], tmp_path / "registry", **token) as endpoint:
+        (dashboard,) = (line.split()[1].rstrip(";") for line in endpoint.said if line.startswith("dashboard"))
+        words = ["serve", "promote", champion(endpoint), "--dashboard", dashboard, f"port={endpoint.port}"]
+        words += [f"endpoint.registry={endpoint.registry}", "endpoint.freshness=request", "endpoint.max_age=1e9"]
+        with load(endpoint, 2.0) as found:
+            for replicas in (3, 1, 3, 1):
+                done = run(*words, f"replicas={replicas}", **token)
+                assert done.returncode == 0, done.stderr
+                until = time.monotonic() + PATIENCE
+                while len(endpoint.processes(REPLICA)) != replicas:
+                    assert time.monotonic() < until
+                    time.sleep(0.2)
+        assert found.failures == []
+        assert set(found.raw) == {200}
+        assert found.versions.total() > RATE
 
 
 def test_where_no_replica_is_left_callers_are_told_to_come_again(endpoint: Endpoint) -> None:

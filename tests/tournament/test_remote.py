@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from buckets import SECRET, bucket
+from buckets import bucket
 from small import SMOKE, TINY, Killed, here, runner
 
 from kit.config import load
@@ -24,8 +20,6 @@ from tournament.__main__ import main
 from tournament.config import TournamentConfig
 from tournament.leaderboard import TIMING
 from tournament.ledger import Ledger
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -228,20 +222,3 @@ def test_a_checkpoint_of_another_machine_is_fetched(runs: str, tmp_path: Path) -
     ours, theirs = (Ledger(tmp_path / name, f"{runs}/kept/ledger") for name in ("ours", "theirs"))
     name = ours.keep(source)
     assert theirs.checkpoint(name).read_bytes() == b"weights"
-
-
-def test_actors_of_a_real_ray_put_their_trials_into_the_store_and_its_key_nowhere(
-    ended: tuple[Path, str], runs: str, tmp_path: Path
-) -> None:
-    folder, address = tmp_path / "run", f"{runs}/on-ray"
-    words = ["run", str(SMOKE), *TINY, f"execution.storage={address}", "execution.workers=1", "--out", str(folder)]
-    with TemporaryDirectory(prefix="r", dir="/tmp") as logs:
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_TMPDIR": logs}
-        command = [sys.executable, "-m", "tournament", *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150)
-        assert done.returncode == 0, done.stderr
-        told = [file for place in (Path(logs), folder) for file in place.rglob("*") if file.is_file()]
-        assert any(file.suffix == ".log" for file in told)
-        assert [file.name for file in told if SECRET.encode() in file.read_bytes()] == []
-    assert Store(address).names() == files(folder).keys()
-    assert leaderboard(folder) == leaderboard(ended[0])
