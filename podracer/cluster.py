@@ -54,7 +54,7 @@ def attach(**options: Any) -> Any:
 
 
 def _begin(ray: Any, options: dict[str, Any]) -> None:
-    """Ray gives up after half a minute, which a busy machine may need; two agents of its may stay a minute more."""
+    """Ray gives up after half a minute, which a busy machine may need; two of its agents may stay a minute longer."""
     for left in reversed(range(STARTS)):
         try:
             ray.init(address="local", **options)
