@@ -10,8 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= runs/demo
 PAUSE ?= 0.1
-# One more than there are cores: much of the suite waits for processes that it has begun.
-SIDE_BY_SIDE = -n $(shell $(BIN)/python -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))') --dist worksteal
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist worksteal
 export OMP_NUM_THREADS ?= 1
 
 help: ## list the targets

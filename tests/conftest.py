@@ -22,6 +22,11 @@ settings.register_profile("podracer", deadline=None, derandomize=True, print_blo
 settings.load_profile("podracer")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: much of the suite waits for processes that it has begun."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, in which the test runs."""
